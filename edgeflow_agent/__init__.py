@@ -1,0 +1,1 @@
+"""The device side of Edgeflow: a small process that serves an ONNX model, alone or managed."""

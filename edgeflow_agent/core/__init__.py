@@ -1,0 +1,1 @@
+"""Pure decisions of the device: no I/O, no clock."""

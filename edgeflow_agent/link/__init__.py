@@ -1,0 +1,1 @@
+"""Talking to the server: MQTT, HTTP, downloads."""

@@ -1,0 +1,1 @@
+"""The server side of Edgeflow: an MLflow plugin that adds the fleet."""

@@ -1,0 +1,1 @@
+"""The Flask blueprint under /api/v1."""

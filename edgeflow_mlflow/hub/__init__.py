@@ -1,0 +1,1 @@
+"""The one elected process: its election and its loops."""

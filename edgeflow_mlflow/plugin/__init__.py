@@ -1,0 +1,1 @@
+"""What MLflow loads: the app, the stores, the deployments client."""
