@@ -125,7 +125,7 @@ def _convert(setting: Setting, value: object, origin: str) -> Value:
         else:
             if isinstance(value, bool):
                 raise ValueError
-            converted = kind(value)  # type: ignore[call-overload]
+            converted = kind(str(value))
     except (ValueError, TypeError, KeyError) as error:
         raise errors.SettingError(f"{origin}: {setting.name} wants {kind.__name__}, not {value!r}") from error
     choices = _CHOICES.get(setting.name)

@@ -1,0 +1,240 @@
+"""Store what devices say, exactly once, and move executions by it. What is returned is committed."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+from sqlalchemy import delete, func, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from edgeflow_agent.wire import documents, states
+from edgeflow_agent.wire.documents import Action
+from edgeflow_agent.wire.states import State as Step
+from edgeflow_mlflow.db import models
+from edgeflow_mlflow.domain import projection
+from edgeflow_mlflow.services import desired
+from edgeflow_mlflow.services.state import State
+
+logger = logging.getLogger(__name__)
+
+MAX_REPORTS = 500
+_KEPT_UNREADABLE = 20
+
+
+def reports(state: State, target_id: str, batch: Sequence[documents.Report]) -> tuple[documents.Stored, ...]:
+    """Store reports and answer with their ids, new or known. Repeats change nothing."""
+    if not batch:
+        return ()
+    for attempt in (1, 2):
+        try:
+            with state.database.write() as session:
+                _store(state, session, target_id, batch)
+            break
+        except IntegrityError:
+            # The same report came at the same moment over the other transport; now it is known.
+            if attempt == 2:
+                raise
+    seqs: dict[str, set[int]] = defaultdict(set)
+    for report in batch:
+        seqs[report.boot].add(report.seq)
+    return tuple(documents.Stored(boot=boot, seqs=tuple(sorted(found))) for boot, found in seqs.items())
+
+
+def _store(state: State, session: Session, target_id: str, batch: Iterable[documents.Report]) -> None:
+    now = state.now()
+    for report in batch:
+        known = session.scalar(
+            select(models.DeviceReport.id).where(
+                models.DeviceReport.target_id == target_id,
+                models.DeviceReport.boot == report.boot,
+                models.DeviceReport.seq == report.seq,
+            )
+        )
+        if known is not None:
+            continue
+        execution = session.get(models.Execution, report.execution) if report.execution else None
+        if execution is not None and execution.target_id != target_id:
+            execution = None
+        decision = projection.decide(None if execution is None else Step(execution.state), report)
+        if execution is not None and decision is projection.Decision.APPLIED:
+            apply(state, session, execution, report)
+        elif execution is not None and decision is projection.Decision.REPEATED:
+            execution.progress = report.progress
+            execution.deadline_at = projection.deadline(report.state, now, state.deadlines)
+            execution.updated_at = now
+        session.add(
+            models.DeviceReport(
+                target_id=target_id,
+                boot=report.boot,
+                seq=report.seq,
+                execution_id=report.execution[:64],
+                generation=report.generation,
+                state=report.state.value,
+                reason=report.reason,
+                message=report.message,
+                progress=report.progress,
+                decision=decision.value,
+                device_at=_aware(report),
+                received_at=now,
+            )
+        )
+        session.flush()
+
+
+def _aware(report: documents.Report) -> datetime | None:
+    return report.at if report.at is not None and report.at.tzinfo is not None else None
+
+
+def apply(state: State, session: Session, execution: models.Execution, report: documents.Report) -> None:
+    """Move an execution by compare-and-swap: one that has ended in the meantime stays as it is."""
+    now = state.now()
+    ended = states.is_terminal(report.state)
+    session.execute(
+        update(models.Execution)
+        .where(
+            models.Execution.id == execution.id,
+            models.Execution.version == execution.version,
+            models.Execution.finished_at.is_(None),
+        )
+        .values(
+            state=report.state.value,
+            reason=report.reason,
+            message=report.message,
+            progress=report.progress,
+            attempt=report.attempt,
+            version=execution.version + 1,
+            updated_at=now,
+            deadline_at=projection.deadline(report.state, now, state.deadlines),
+            finished_at=now if ended else None,
+        )
+    )
+    session.refresh(execution)
+    if ended:
+        logger.info(
+            "%s: %s of generation %d %s",
+            execution.target_id,
+            execution.action,
+            execution.generation,
+            report.state.value,
+            extra={"action": "execution_ended"},
+        )
+
+
+def presence(state: State, target_id: str, message: documents.Presence, *, connected: bool | None) -> None:
+    """Note what a device is and serves, and let it prove what reports have not yet said.
+
+    `connected` is None when the message came over HTTP and says nothing about MQTT.
+    """
+    with state.database.write() as session:
+        target = session.get(models.Target, target_id)
+        if target is None:
+            return
+        target.last_seen_at = state.now()
+        target.presence = documents.to_builtins(message)
+        target.actual_digest = message.digest
+        target.actual_generation = message.generation
+        if connected is not None:
+            target.connected = connected and message.kind is not documents.PresenceKind.GOODBYE
+        if message.kind is documents.PresenceKind.BIRTH:
+            target.published_generation = 0  # whenever a device says hello, it gets its document
+        if message.generation > target.generation and projection.is_plausible_floor(
+            target.generation, message.generation
+        ):
+            desired.reissue(state, session, target, floor=message.generation)
+            return
+        execution = desired.latest_execution(session, target)
+        if execution is None or execution.finished_at is not None:
+            return
+        work = desired.load_assignment(session, execution)
+        if projection.converged(
+            execution=execution.id,
+            generation=execution.generation,
+            action=Action(execution.action),
+            digest=work.bundle.digest,
+            presence=message,
+        ):
+            proof = documents.Report(
+                boot=message.boot,
+                seq=0,
+                execution=execution.id,
+                generation=execution.generation,
+                state=Step.DEPLOYED,
+                reason="converged",
+                message="the device's heartbeat shows that it is done",
+            )
+            apply(state, session, execution, proof)
+
+
+def connection(state: State, target_id: str, *, connected: bool) -> None:
+    """Note that a device's MQTT connection came or went."""
+    with state.database.write() as session:
+        session.execute(
+            update(models.Target).where(models.Target.id == target_id).values(connected=connected)
+        )
+
+
+def nobody_connected(state: State) -> None:
+    """A broker that starts has no connections, whatever its predecessor's table says."""
+    with state.database.write() as session:
+        session.execute(
+            update(models.Target).where(models.Target.connected.is_(True)).values(connected=False)
+        )
+
+
+def offered(state: State, target_id: str, generation: int) -> None:
+    """Note that the document of `generation` was handed to the device."""
+    now = state.now()
+    with state.database.write() as session:
+        session.execute(
+            update(models.Target)
+            .where(models.Target.id == target_id, models.Target.generation == generation)
+            .values(published_generation=generation)
+        )
+        session.execute(
+            update(models.Execution)
+            .where(
+                models.Execution.target_id == target_id,
+                models.Execution.generation == generation,
+                models.Execution.state == Step.PENDING.value,
+            )
+            .values(
+                state=Step.OFFERED.value,
+                version=models.Execution.version + 1,
+                updated_at=now,
+                deadline_at=projection.deadline(Step.OFFERED, now, state.deadlines),
+            )
+        )
+
+
+def unreadable(state: State, target_id: str, kind: str, payload: bytes, error: str) -> None:
+    """Keep a message that cannot be read, the newest few per target."""
+    with state.database.write() as session:
+        session.add(
+            models.Unreadable(
+                target_id=target_id,
+                kind=kind,
+                error=error[:4096],
+                payload=payload[:4096],
+                received_at=state.now(),
+            )
+        )
+        session.flush()
+        oldest_kept = session.scalar(
+            select(func.min(models.Unreadable.id)).where(
+                models.Unreadable.id.in_(
+                    select(models.Unreadable.id)
+                    .where(models.Unreadable.target_id == target_id)
+                    .order_by(models.Unreadable.id.desc())
+                    .limit(_KEPT_UNREADABLE)
+                )
+            )
+        )
+        session.execute(
+            delete(models.Unreadable).where(
+                models.Unreadable.target_id == target_id, models.Unreadable.id < oldest_kept
+            )
+        )

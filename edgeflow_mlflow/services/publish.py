@@ -1,0 +1,116 @@
+"""Turn a model folder into a bundle: scanned, hashed, copied to the blob store, written down."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import select
+
+from edgeflow_agent.wire import documents
+from edgeflow_mlflow import errors
+from edgeflow_mlflow.db import models
+from edgeflow_mlflow.services import onnx_scan
+from edgeflow_mlflow.services.state import State
+
+BASELINE = "baseline.json"
+_KEEP_FREE = 256 * 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Where a model comes from, as the catalog resolved it."""
+
+    name: str
+    version: str
+    model_id: str
+    run_id: str
+    source: str
+
+
+def known(state: State, origin: Origin) -> models.Bundle | None:
+    """The bundle of this very source, when all its files are still here."""
+    with state.database.read() as session:
+        rows = session.scalars(
+            select(models.Bundle)
+            .where(
+                models.Bundle.model_name == origin.name,
+                models.Bundle.model_version == origin.version,
+                models.Bundle.source == origin.source,
+            )
+            .order_by(models.Bundle.created_at.desc())
+        ).all()
+    for row in rows:
+        if all(state.blobs.find(item["sha256"]) for item in row.files):
+            return row
+    return None
+
+
+def publish(
+    state: State,
+    origin: Origin,
+    folder: Path,
+    *,
+    entry: str,
+    columns: Sequence[dict[str, str]],
+    labels: Sequence[str],
+    baseline: str,
+    lineage: dict[str, Any],
+) -> models.Bundle:
+    """Copy what the graph in `folder/entry` refers to, and the baseline, and keep the facts."""
+    scan = check(folder, entry)
+    sources = {name: folder / name for name in scan.files}
+    if baseline:
+        sources[BASELINE] = folder / baseline
+    total = sum(path.stat().st_size for path in sources.values())
+    if total > state.config["limits.model_mb"] * 2**20:
+        raise errors.UnprocessableError(
+            f"the model is {total / 2**20:.0f} MiB, over the limit of {state.config['limits.model_mb']} "
+            "([limits] model_mb)"
+        )
+    if state.blobs.free_bytes() - total < _KEEP_FREE:
+        raise errors.ConflictError("the server's disk has no room for the model; free some and try again")
+    files = []
+    for name, path in sorted(sources.items()):
+        sha256, size = state.blobs.add(path)
+        files.append(documents.FileRef(path=name, sha256=sha256, size=size))
+    interface = documents.from_builtins(
+        documents.Interface,
+        {
+            "inputs": scan.inputs,
+            "outputs": scan.outputs,
+            "columns": list(columns),
+            "labels": list(labels),
+        },
+    )
+    row = models.Bundle(
+        id=uuid.uuid4().hex,
+        digest=documents.bundle_digest(files),
+        model_name=origin.name,
+        model_version=origin.version,
+        model_id=origin.model_id,
+        run_id=origin.run_id,
+        source=origin.source,
+        files=[documents.to_builtins(item) for item in files],
+        entry=entry,
+        interface=documents.to_builtins(interface),
+        baseline_sha256=next((item.sha256 for item in files if item.path == BASELINE), ""),
+        lineage={**lineage, "graph": {"opsets": scan.opsets, "nodes": scan.nodes, "ir": scan.ir_version}},
+        created_at=state.now(),
+    )
+    with state.database.write() as session:
+        session.add(row)
+    return row
+
+
+def check(folder: Path, entry: str) -> onnx_scan.Scan:
+    """Scan a model; raise UnprocessableError with every reason why it cannot go to a device."""
+    if not documents.FILE_NAME.fullmatch(entry) or entry == BASELINE:
+        raise errors.UnprocessableError(f"the model's file name {entry!r} cannot be used on a device")
+    scan = onnx_scan.scan(folder, entry)
+    if scan.problems:
+        raise errors.UnprocessableError("the model cannot go to a device: " + "; ".join(scan.problems))
+    return scan

@@ -1,0 +1,89 @@
+"""What the hub does by the clock: hand out documents, re-issue old ones, give up on silent executions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from sqlalchemy import delete, select, update
+
+from edgeflow_agent.wire.states import State as Step
+from edgeflow_mlflow.db import models
+from edgeflow_mlflow.services import desired
+from edgeflow_mlflow.services.state import State
+
+_BATCH = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outgoing:
+    """A document that its target has not been handed yet."""
+
+    target: str
+    generation: int
+    document: bytes
+
+
+def outgoing(state: State) -> list[Outgoing]:
+    """Documents of connected targets that wait to be published: one indexed query for the whole fleet."""
+    with state.database.read() as session:
+        rows = session.execute(
+            select(models.Target.id, models.Target.generation, models.Target.document)
+            .where(
+                models.Target.published_generation < models.Target.generation,
+                models.Target.connected.is_(True),
+                models.Target.document.is_not(None),
+            )
+            .limit(_BATCH)
+        )
+        return [Outgoing(target=row[0], generation=row[1], document=row[2] or b"") for row in rows]
+
+
+def reissue_aging(state: State) -> int:
+    """Sign documents again that are past half of their life; how many."""
+    half = timedelta(days=state.config["devices.document_days"]) / 2
+    with state.database.write() as session:
+        targets = session.scalars(
+            select(models.Target).where(models.Target.document_expires_at < state.now() + half).limit(_BATCH)
+        ).all()
+        for target in targets:
+            desired.reissue(state, session, target)
+        return len(targets)
+
+
+def time_out(state: State) -> int:
+    """End executions whose deadline has passed; how many. Nothing is under way for ever."""
+    now = state.now()
+    with state.database.write() as session:
+        overdue = session.scalars(
+            select(models.Execution)
+            .where(models.Execution.finished_at.is_(None), models.Execution.deadline_at < now)
+            .limit(_BATCH)
+        ).all()
+        for execution in overdue:
+            waited = "no device took it up" if execution.state in (Step.PENDING, Step.OFFERED) else "silence"
+            session.execute(
+                update(models.Execution)
+                .where(models.Execution.id == execution.id, models.Execution.version == execution.version)
+                .values(
+                    state=Step.TIMED_OUT.value,
+                    reason="deadline",
+                    message=f"{waited} since {execution.updated_at:%Y-%m-%d %H:%M} UTC, in {execution.state}",
+                    version=execution.version + 1,
+                    updated_at=now,
+                    finished_at=now,
+                    deadline_at=None,
+                )
+            )
+        return len(overdue)
+
+
+def forget_old_reports(state: State) -> None:
+    """Keep the table of reports bounded, in slices so that nobody waits for the lock."""
+    oldest = state.now() - timedelta(days=state.config["limits.report_days"])
+    with state.database.write() as session:
+        ids = session.scalars(
+            select(models.DeviceReport.id).where(models.DeviceReport.received_at < oldest).limit(2000)
+        ).all()
+        if ids:
+            session.execute(delete(models.DeviceReport).where(models.DeviceReport.id.in_(ids)))
