@@ -1,0 +1,254 @@
+"""The agent's settings: what can be set, where it may be set, and what holds when nothing is set.
+
+A flag of the command line beats the environment, which beats the file, which beats the default.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edgeflow_agent import errors
+
+ENVIRONMENT_PREFIX = "EDGEFLOW_AGENT_"
+DEFAULT_FILES = (Path("edgeflow-agent.toml"), Path("/etc/edgeflow/agent.toml"))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Setting:
+    """One setting. `key` is its name in the file within `section`; `field` its name in AgentConfig."""
+
+    section: str
+    key: str
+    field: str
+    type: type
+    default: Any
+    text: str
+    minimum: float | None = None
+
+    @property
+    def name(self) -> str:
+        """The full name, as documentation writes it."""
+        return f"{self.section}.{self.key}"
+
+    @property
+    def environment(self) -> str:
+        """The environment variable that sets it."""
+        return f"{ENVIRONMENT_PREFIX}{self.section}_{self.key}".upper()
+
+
+def _setting(
+    name: str, kind: type, default: Any, text: str, *, field: str = "", minimum: float | None = None
+) -> Setting:
+    section, _, key = name.partition(".")
+    return Setting(
+        section=section,
+        key=key,
+        field=field or key,
+        type=kind,
+        default=default,
+        text=text,
+        minimum=minimum,
+    )
+
+
+SETTINGS: tuple[Setting, ...] = (
+    _setting("agent.target", str, "", "Name of this device; enrolment writes it, so it is rarely set here."),
+    _setting("agent.state_dir", Path, Path("edgeflow-agent-state"), "Folder of everything that is kept."),
+    _setting("agent.log_level", str, "info", "How much is logged: debug, info, warning or error."),
+    _setting(
+        "server.url",
+        str,
+        "",
+        "Address of the Edgeflow server; empty: the one of the enrolment, or standalone without one.",
+        field="server_url",
+    ),
+    _setting(
+        "server.mqtt",
+        str,
+        "",
+        "Address of the broker, mqtt://host:1883 or mqtts://host:8883; empty: what the server says; "
+        "off: never MQTT, only HTTP.",
+        field="mqtt",
+    ),
+    _setting("server.ca_file", str, "", "Certificates to trust for https and mqtts; empty: the system's."),
+    _setting(
+        "server.timeout_s",
+        float,
+        10.0,
+        "Patience with one answer of the server.",
+        field="link_timeout_s",
+        minimum=0.1,
+    ),
+    _setting(
+        "server.download_gap_s", float, 30.0, "Silence after which a download is taken up anew.", minimum=0.1
+    ),
+    _setting(
+        "server.resend_s", float, 10.0, "When a report that nobody confirmed is sent again.", minimum=0.1
+    ),
+    _setting("serve.host", str, "127.0.0.1", "Address that answers inference requests."),
+    _setting("serve.port", int, 8080, "Port that answers inference requests; 0: any free one.", minimum=0),
+    _setting(
+        "serve.max_body_mb", float, 32.0, "Largest request body; above it the answer is 413.", minimum=0.001
+    ),
+    _setting(
+        "serve.queue", int, 64, "Requests that may wait for a worker; above it the answer is 429.", minimum=0
+    ),
+    _setting(
+        "serve.timeout_s", float, 30.0, "Deadline of one inference; after it the answer is 504.", minimum=0.01
+    ),
+    _setting(
+        "serve.threads", int, 1, "Threads inside one run of a model, unless its deployment says.", minimum=1
+    ),
+    _setting(
+        "serve.max_concurrent", int, 0, "Runs at the same time; 0: as many as there are cores.", minimum=0
+    ),
+    _setting("serve.header_timeout_s", float, 10.0, "Patience with the head of a request.", minimum=0.05),
+    _setting("serve.body_timeout_s", float, 30.0, "Patience with the body of a request.", minimum=0.05),
+    _setting("serve.idle_timeout_s", float, 75.0, "How long an idle connection is kept.", minimum=0.05),
+    _setting("serve.max_connections", int, 512, "Connections at the same time.", minimum=1),
+    _setting(
+        "serve.drain_s", float, 10.0, "How long a stop waits for requests that are being answered.", minimum=0
+    ),
+    _setting(
+        "store.max_model_mb", int, 4096, "Largest model that is accepted, all its files together.", minimum=1
+    ),
+    _setting("store.keep_free_mb", int, 256, "Disk space that a download leaves free.", minimum=0),
+    _setting(
+        "store.spool_max_mb",
+        float,
+        16.0,
+        "Disk space for reports that the server has not stored.",
+        minimum=0.01,
+    ),
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AgentConfig:
+    """Every setting of the agent, checked. SETTINGS says what each one means."""
+
+    target: str = ""
+    state_dir: Path = Path("edgeflow-agent-state")
+    log_level: str = "info"
+    server_url: str = ""
+    mqtt: str = ""
+    ca_file: str = ""
+    link_timeout_s: float = 10.0
+    download_gap_s: float = 30.0
+    resend_s: float = 10.0
+    host: str = "127.0.0.1"
+    port: int = 8080
+    max_body_mb: float = 32.0
+    queue: int = 64
+    timeout_s: float = 30.0
+    threads: int = 1
+    max_concurrent: int = 0
+    header_timeout_s: float = 10.0
+    body_timeout_s: float = 30.0
+    idle_timeout_s: float = 75.0
+    max_connections: int = 512
+    drain_s: float = 10.0
+    max_model_mb: int = 4096
+    keep_free_mb: int = 256
+    spool_max_mb: float = 16.0
+
+
+def load(
+    file: Path | None = None,
+    *,
+    environ: Mapping[str, str] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> AgentConfig:
+    """The settings from file, environment and `overrides` (by field name; None means not given).
+
+    Raise ConfigError that names the setting and where it was set.
+    """
+    values: dict[str, Any] = {}
+    path = file or next((item for item in DEFAULT_FILES if item.is_file()), None)
+    if path is not None:
+        values.update(_from_file(path))
+    values.update(_from_environment(os.environ if environ is None else environ))
+    values.update({key: value for key, value in (overrides or {}).items() if value is not None})
+    config = AgentConfig(**values)
+    _check(config)
+    return config
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise errors.ConfigError(f"cannot read the configuration file {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise errors.ConfigError(f"{path} is not valid TOML: {error}") from error
+    known = {item.name: item for item in SETTINGS}
+    values: dict[str, Any] = {}
+    for section, table in data.items():
+        if not isinstance(table, dict):
+            raise errors.ConfigError(f"{path}: {_unknown(section, known)}")
+        for key, value in table.items():
+            setting = known.get(f"{section}.{key}")
+            if setting is None:
+                raise errors.ConfigError(f"{path}: {_unknown(f'{section}.{key}', known)}")
+            values[setting.field] = _convert(setting, value, f"{path}: {setting.name}")
+    return values
+
+
+def _unknown(name: str, known: Mapping[str, Setting]) -> str:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    if not near:
+        key = name.rpartition(".")[2]
+        near = [item for item in known if item.endswith(f".{key}")][:1]
+    hint = f"did you mean {near[0]!r}?" if near else f"known are: {', '.join(known)}"
+    return f"unknown setting {name!r}; {hint}"
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        setting.field: _convert(setting, environ[setting.environment], setting.environment)
+        for setting in SETTINGS
+        if setting.environment in environ
+    }
+
+
+def _convert(setting: Setting, value: Any, where: str) -> Any:
+    wanted = {str: "text", Path: "a path", int: "a whole number", float: "a number"}[setting.type]
+    refusal = errors.ConfigError(f"{where} must be {wanted}, not {value!r}")
+    if isinstance(value, bool):
+        raise refusal
+    if setting.type in (str, Path):
+        if not isinstance(value, str):
+            raise refusal
+        return setting.type(value)
+    if setting.type is int and isinstance(value, float):
+        raise refusal
+    try:
+        return setting.type(value)
+    except (TypeError, ValueError) as error:
+        raise refusal from error
+
+
+def _check(config: AgentConfig) -> None:
+    for setting in SETTINGS:
+        value = getattr(config, setting.field)
+        # Written so that NaN is refused as well.
+        if setting.minimum is not None and not value >= setting.minimum:
+            raise errors.ConfigError(f"{setting.name} must be at least {setting.minimum:g}, not {value}")
+    if config.port > 65535:
+        raise errors.ConfigError(f"serve.port must be at most 65535, not {config.port}")
+    if config.log_level not in ("debug", "info", "warning", "error"):
+        raise errors.ConfigError(
+            f"agent.log_level must be debug, info, warning or error, not {config.log_level!r}"
+        )
+    if config.server_url and not config.server_url.startswith(("http://", "https://")):
+        raise errors.ConfigError(f"server.url must begin with http:// or https://, not {config.server_url!r}")
+    if config.mqtt not in ("", "off") and not config.mqtt.startswith(("mqtt://", "mqtts://")):
+        raise errors.ConfigError(
+            f"server.mqtt must begin with mqtt:// or mqtts://, or be 'off', not {config.mqtt!r}"
+        )

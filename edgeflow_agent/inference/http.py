@@ -1,0 +1,84 @@
+"""The device's HTTP server: the socket, the connections, and a stop that loses no request."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+
+from edgeflow_agent import errors
+from edgeflow_agent.inference.http_protocol import Application, Connection, Limits
+
+_BACKLOG = 512
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A bound socket; raise ConfigError that says which setting to change."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except OSError as error:
+        raise errors.ConfigError(f"cannot resolve serve.host {host!r}: {error.strerror}") from error
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        listener.close()
+        raise errors.ConfigError(
+            f"cannot answer on {host} port {port}: {error.strerror}; choose another port with --port "
+            "or serve.port (0 takes any free one)"
+        ) from error
+    return listener
+
+
+def url_of(listener: socket.socket) -> str:
+    """The address that a client on this device uses."""
+    host, port = listener.getsockname()[:2]
+    if host in ("0.0.0.0", "::"):  # noqa: S104 - recognised, not bound
+        host = "127.0.0.1"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+class HttpServer:
+    """Serves one application on one socket. All methods belong to the event loop."""
+
+    def __init__(self, app: Application, limits: Limits, listener: socket.socket) -> None:
+        self._app = app
+        self._limits = limits
+        self._listener = listener
+        self._connections: set[Connection] = set()
+        self._server: asyncio.Server | None = None
+        self._sweeper: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begin to accept connections."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(
+            lambda: Connection(self._app, self._limits, self._connections),
+            sock=self._listener,
+            backlog=_BACKLOG,
+        )
+        self._sweeper = asyncio.create_task(self._sweep())
+
+    async def _sweep(self) -> None:
+        limits = self._limits
+        shortest = min(limits.header_timeout_s, limits.body_timeout_s, limits.idle_timeout_s)
+        while True:
+            await asyncio.sleep(min(1.0, shortest / 4))
+            now = time.monotonic()
+            for connection in list(self._connections):
+                connection.sweep(now)
+
+    async def stop(self, drain_s: float) -> None:
+        """Accept nothing more, answer what was asked, at most for `drain_s`."""
+        if self._server is not None:
+            self._server.close()
+        for connection in list(self._connections):
+            connection.stop()
+        deadline = time.monotonic() + drain_s
+        while self._connections and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
+        if self._sweeper is not None:
+            self._sweeper.cancel()

@@ -1,0 +1,165 @@
+"""Which model answers: one immutable reference that a request reads once, so a swap drops nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from edgeflow_agent.inference import engine
+from edgeflow_agent.wire.documents import Interface, ModelRef
+
+_WARM_UPS = 3
+_DRAIN_POLL_S = 0.005
+# A model that has never run is taken for slow until its warm-up says otherwise.
+_UNKNOWN_RUN_S = 1.0
+
+
+class Stats:
+    """What a model has done since it was loaded. Written by the event loop alone, read by anybody."""
+
+    __slots__ = ("active", "errors", "requests", "run_s", "seconds")
+
+    def __init__(self, run_s: float) -> None:
+        self.active = 0  # requests being answered
+        self.requests = 0  # runs that were tried; a caller's own mistake is none
+        self.errors = 0  # runs that the model failed
+        self.seconds = 0.0  # over all runs
+        self.run_s = run_s  # moving average of one run
+
+    def mean_s(self) -> float:
+        """Mean time of one run; 0 before the first."""
+        return self.seconds / self.requests if self.requests else 0.0
+
+    def ran(self, seconds: float, *, failed: bool) -> None:
+        """Count one run."""
+        self.requests += 1
+        self.seconds += seconds
+        self.run_s += (seconds - self.run_s) / 16
+        if failed:
+            self.errors += 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Serving:
+    """A loaded model and what it is called."""
+
+    engine: engine.Engine
+    interface: Interface
+    model: ModelRef
+    digest: str = ""
+    deployment: str = ""
+    execution: str = ""
+    generation: int = 0
+    release: str = ""
+    max_concurrent: int = 0
+    loaded_at: datetime = dataclasses.field(default_factory=lambda: datetime.now(UTC))
+    stats: Stats = dataclasses.field(default_factory=lambda: Stats(_UNKNOWN_RUN_S))
+
+
+def load(
+    path: Path,
+    *,
+    model: ModelRef,
+    declared: Interface,
+    threads: int,
+    providers: tuple[str, ...] = (),
+    timeout_s: float = 120.0,
+    digest: str = "",
+    deployment: str = "",
+    execution: str = "",
+    generation: int = 0,
+    release: str = "",
+    max_concurrent: int = 0,
+) -> Serving:
+    """Load and warm up a model that is not yet to serve. Raise ModelError."""
+    loaded = engine.Engine(path, threads=threads, providers=providers)
+    engine.check_interface(loaded, declared.inputs)
+    interface = Interface(
+        inputs=loaded.inputs, outputs=loaded.outputs, columns=declared.columns, labels=declared.labels
+    )
+    run_s = _warm_up(loaded, timeout_s)
+    engine.trim_memory()
+    return Serving(
+        engine=loaded,
+        interface=interface,
+        model=model,
+        digest=digest,
+        deployment=deployment,
+        execution=execution,
+        generation=generation,
+        release=release,
+        max_concurrent=max_concurrent,
+        stats=Stats(run_s),
+    )
+
+
+def _warm_up(loaded: engine.Engine, timeout_s: float) -> float:
+    handle = engine.RunHandle()
+    timer = threading.Timer(timeout_s, handle.terminate)
+    timer.daemon = True
+    timer.start()
+    best = _UNKNOWN_RUN_S
+    try:
+        for _ in range(_WARM_UPS):
+            begin = time.perf_counter()
+            loaded.warm_up(handle)
+            best = min(best, time.perf_counter() - begin)
+    finally:
+        timer.cancel()
+    return best
+
+
+class Slot:
+    """`current` answers. During a trial `previous` stays loaded, so that going back takes no time."""
+
+    def __init__(self) -> None:
+        self.current: Serving | None = None
+        self.previous: Serving | None = None
+        self.swaps = 0
+
+    def swap(self, candidate: Serving) -> None:
+        """Let `candidate` answer from the next request on."""
+        self.previous, self.current = self.current, candidate
+        self.swaps += 1
+
+    def revert(self, replacement: Serving | None) -> None:
+        """Let `replacement` (None: nothing) answer instead of the model on trial."""
+        retired = self.current
+        self.current, self.previous = replacement, None
+        self.swaps += 1
+        drain(retired)
+
+    def rename(self, renamed: Serving) -> None:
+        """The same model under another deployment's names."""
+        self.current = renamed
+
+    def release_previous(self, timeout_s: float = 30.0) -> None:
+        """Let the old model go once its last request is answered."""
+        retired, self.previous = self.previous, None
+        drain(retired, timeout_s)
+        del retired
+        engine.trim_memory()
+
+    def clear(self) -> None:
+        """Answer nothing more."""
+        retired = self.current
+        self.current = self.previous = None
+        drain(retired)
+        del retired
+        engine.trim_memory()
+
+
+def drain(retired: Serving | None, timeout_s: float = 30.0) -> bool:
+    """Wait until nobody is being answered by `retired`; False when that took too long. Its memory goes
+    with its last reference in any case."""
+    if retired is None:
+        return True
+    deadline = time.monotonic() + timeout_s
+    while retired.stats.active > 0:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_DRAIN_POLL_S)
+    return True

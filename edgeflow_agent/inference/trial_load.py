@@ -1,0 +1,182 @@
+"""Loading a model once in a child process, so that a hostile or broken file harms nobody else.
+
+`python -m edgeflow_agent.inference.trial_load` is the child: it caps itself, loads, runs once with zeros
+and prints a verdict. `trial_load` is the parent's side: it starts the child, waits, and kills.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from edgeflow_agent import errors
+from edgeflow_agent.wire.documents import TensorSpec
+
+logger = logging.getLogger(__name__)
+
+_MIB = 1 << 20
+_PR_SET_PDEATHSIG = 1
+_POLL_S = 0.02
+_MAX_VERDICT = 256 * 1024
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """What the child found."""
+
+    ok: bool
+    reason: str = ""
+    message: str = ""
+    inputs: tuple[TensorSpec, ...] = ()
+    seconds: float = 0.0
+    peak_mb: float = 0.0
+
+
+class _Order(msgspec.Struct, frozen=True, kw_only=True):
+    path: str
+    threads: int
+    providers: tuple[str, ...]
+    declared: tuple[TensorSpec, ...]
+    timeout_s: float
+    max_memory_mb: int
+    parent: int
+
+
+def trial_load(
+    path: Path,
+    *,
+    declared: Sequence[TensorSpec] = (),
+    threads: int = 1,
+    providers: Sequence[str] = (),
+    timeout_s: float = 120.0,
+    max_memory_mb: int = 4096,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Verdict | None:
+    """Load `path` in a child and return its verdict, or None when `should_stop` said so.
+
+    Raise ModelError with reason `load_timeout`, `load_memory`, `load_crash`, `interface` or what the
+    loader said, when the model is not fit to serve.
+    """
+    order = _Order(
+        path=str(path),
+        threads=threads,
+        providers=tuple(providers),
+        declared=tuple(declared),
+        timeout_s=timeout_s,
+        max_memory_mb=max_memory_mb,
+        parent=os.getpid(),
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-m", "edgeflow_agent.inference.trial_load"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"ORT_DISABLE_TELEMETRY": "1"},
+    )
+    try:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        try:
+            child.stdin.write(msgspec.json.encode(order))
+            child.stdin.close()
+        except BrokenPipeError:
+            logger.debug("the trial load ended before it read its order")
+        deadline = time.monotonic() + timeout_s
+        while child.poll() is None:
+            if should_stop():
+                return None
+            if time.monotonic() > deadline:
+                raise errors.ModelError(
+                    f"the model did not load and run once within {timeout_s:g} s (runtime.load_timeout_s)",
+                    reason="load_timeout",
+                )
+            time.sleep(_POLL_S)
+        # A verdict is smaller than the pipe's buffer, so the child never waits for a reader.
+        output = child.stdout.read(_MAX_VERDICT)
+    finally:
+        if child.poll() is None:
+            child.kill()
+            child.wait()
+        if child.stdout is not None:
+            child.stdout.close()
+    return _judge(output, child.returncode, max_memory_mb)
+
+
+def _judge(output: bytes, code: int, max_memory_mb: int) -> Verdict:
+    try:
+        verdict = msgspec.json.decode(output, type=Verdict)
+    except msgspec.MsgspecError:
+        if code == -signal.SIGXCPU:
+            reason, message = "load_timeout", "the model used up its processor time while it loaded"
+        elif code in (-signal.SIGKILL, -signal.SIGABRT):
+            reason, message = "load_memory", f"loading the model was stopped at {max_memory_mb} MiB"
+        else:
+            reason, message = "load_crash", f"loading the model ended the process (exit code {code})"
+        raise errors.ModelError(f"{message}; it is not served", reason=reason) from None
+    if not verdict.ok:
+        raise errors.ModelError(verdict.message, reason=verdict.reason)
+    return verdict
+
+
+def _cap(order: _Order) -> None:
+    """Limits of this child: it dies with its parent, leaves no core file, and gets so much time."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != order.parent:
+        os._exit(1)
+    os.nice(5)  # the model that serves goes first
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    cpu = max(int(order.timeout_s * (os.cpu_count() or 1)) + 2, 2)
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu))
+
+
+def _cap_memory(max_memory_mb: int) -> None:
+    # Counted from what the interpreter and ONNX Runtime have mapped already: address space that is
+    # reserved for libraries and thread arenas is not the model's.
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    limit = pages * resource.getpagesize() + max_memory_mb * _MIB
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+def _child() -> None:
+    order = msgspec.json.decode(sys.stdin.buffer.read(), type=_Order)
+    _cap(order)
+    from edgeflow_agent.inference import engine
+
+    _cap_memory(order.max_memory_mb)
+    begin = time.monotonic()
+    try:
+        model = engine.Engine(Path(order.path), threads=order.threads, providers=order.providers)
+        engine.check_interface(model, order.declared)
+        model.warm_up()
+    except errors.ModelError as error:
+        verdict = Verdict(ok=False, reason=error.reason, message=str(error))
+    except MemoryError:
+        verdict = Verdict(
+            ok=False,
+            reason="load_memory",
+            message=f"the model needs more than {order.max_memory_mb} MiB to load (runtime.max_memory_mb)",
+        )
+    else:
+        verdict = Verdict(
+            ok=True,
+            inputs=model.inputs,
+            seconds=time.monotonic() - begin,
+            peak_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        )
+    sys.stdout.buffer.write(msgspec.json.encode(verdict))
+    sys.stdout.buffer.flush()
+    # Skip destructors: under a memory cap they may abort after the verdict is out.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    _child()

@@ -1,0 +1,64 @@
+"""Writing so that a power cut leaves the old content or the new, never a mixture, never neither."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+from edgeflow_agent.store import crashpoints
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames and new names within `folder` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def replace(path: Path, data: bytes, *, mode: int = 0o600, label: str = "") -> None:
+    """Put `data` in the place of whatever `path` held: temporary file, fsync, rename, fsync the folder.
+
+    `label` names the crash points on the way.
+    """
+    temporary = path.with_name(f".{path.name}.new")
+    descriptor = os.open(
+        temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, mode
+    )
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        if label:
+            crashpoints.reach(f"{label}.before_rename")
+        temporary.replace(path)
+    except BaseException:
+        # After a failed fsync the pages may be marked clean: never try again on the same file.
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    sync_folder(path.parent)
+    if label:
+        crashpoints.reach(f"{label}.after_rename")
+
+
+def point(link: Path, destination: str) -> None:
+    """Make `link` a symbolic link to `destination`, atomically."""
+    temporary = link.with_name(f".{link.name}.new")
+    with contextlib.suppress(FileNotFoundError):
+        temporary.unlink()
+    temporary.symlink_to(destination)
+    temporary.replace(link)
+    sync_folder(link.parent)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or link for good; one that is not there is fine."""
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        return
+    sync_folder(path.parent)

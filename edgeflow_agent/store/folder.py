@@ -1,0 +1,82 @@
+"""The state folder: private to one user, used by one agent at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+from types import TracebackType
+
+import msgspec
+
+from edgeflow_agent import errors
+from edgeflow_agent.store import durable
+
+
+class AgentFile(msgspec.Struct, frozen=True, kw_only=True):
+    """What a running agent tells other tools on the device (`agent.json`)."""
+
+    url: str
+    pid: int
+
+
+class StateFolder:
+    """An opened and locked state folder. The lock ends with the process, however it ends."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+        self._descriptor: int | None = None
+
+    def __enter__(self) -> StateFolder:
+        self.open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def open(self) -> None:
+        """Create the folder if needed and lock it; raise StateError when another agent has it."""
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.path.chmod(0o700)
+            descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise errors.StateError(
+                f"cannot use the state folder {self.path}: {error.strerror}; "
+                "choose another one with --state-dir"
+            ) from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(descriptor)
+            raise errors.StateError(
+                f"another agent already runs on the state folder {self.path}; "
+                "stop it first, or give this one its own folder with --state-dir",
+                reason="locked",
+            ) from error
+        self._descriptor = descriptor
+
+    def close(self) -> None:
+        """Give the folder back."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def announce(self, url: str) -> None:
+        """Write where this agent answers."""
+        record = AgentFile(url=url, pid=os.getpid())
+        durable.replace(self.path / "agent.json", msgspec.json.encode(record))
+
+    def withdraw(self) -> None:
+        """The agent answers no more."""
+        (self.path / "agent.json").unlink(missing_ok=True)
+
+
+def read_agent_file(state_dir: Path) -> AgentFile | None:
+    """Where the agent of this folder answers; None when none has said so."""
+    try:
+        return msgspec.json.decode((state_dir / "agent.json").read_bytes(), type=AgentFile)
+    except (OSError, msgspec.MsgspecError):
+        return None

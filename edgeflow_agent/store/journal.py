@@ -1,0 +1,94 @@
+"""The deployment in work and the ratchet, on disk before any effect."""
+
+from __future__ import annotations
+
+import logging
+import time
+from datetime import datetime
+from pathlib import Path
+
+import msgspec
+
+from edgeflow_agent.core.machine import Work
+from edgeflow_agent.store import durable
+from edgeflow_agent.wire.documents import DesiredDeployment
+from edgeflow_agent.wire.states import State
+
+logger = logging.getLogger(__name__)
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """The deployment in work. `before_current` and `before_previous` are the releases that the pointers
+    named before this one was activated: what a revert restores."""
+
+    deployment: DesiredDeployment
+    generation: int
+    key: str
+    work: Work
+    state: State
+    attempt: int = 1
+    tries: int = 0
+    saves: int = 0
+    activated: bool = False
+    stopped_cleanly: bool = False
+    before_current: str = ""
+    before_previous: str = ""
+    reason: str = ""
+    message: str = ""
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything the journal keeps."""
+
+    handled: dict[str, int] = {}
+    newest_issued: datetime | None = None
+    active: Entry | None = None
+    last_execution: str = ""
+
+
+class _Ratchet(msgspec.Struct, frozen=True, kw_only=True):
+    handled: dict[str, int] = {}
+    newest_issued: datetime | None = None
+
+
+class Journal:
+    """One small file, replaced as a whole; the ratchet is kept a second time, so that a damaged journal
+    does not let an old document in."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self._path = state_dir / "journal.json"
+        self._ratchet = state_dir / "ratchet.json"
+        self.record = self._read()
+
+    def _read(self) -> Record:
+        try:
+            data = self._path.read_bytes()
+        except FileNotFoundError:
+            data = None
+        if data is not None:
+            try:
+                record = msgspec.json.decode(data, type=Record)
+            except msgspec.MsgspecError as error:
+                aside = self._path.with_name(f"journal.corrupt-{int(time.time())}")
+                self._path.replace(aside)
+                logger.error("the journal was damaged (%s); it was put aside as %s", error, aside.name)
+            else:
+                return record
+        try:
+            ratchet = msgspec.json.decode(self._ratchet.read_bytes(), type=_Ratchet)
+        except (OSError, msgspec.MsgspecError):
+            return Record()
+        return Record(handled=ratchet.handled, newest_issued=ratchet.newest_issued)
+
+    def write(self, record: Record) -> None:
+        """Keep `record`; when this returns, a power cut cannot undo it."""
+        if record.handled != self.record.handled:
+            ratchet = _Ratchet(handled=record.handled, newest_issued=record.newest_issued)
+            durable.replace(self._ratchet, msgspec.json.encode(ratchet), label="ratchet")
+        durable.replace(self._path, msgspec.json.encode(record), label="journal")
+        self.record = record
+
+
+def highest_generation(handled: dict[str, int]) -> int:
+    """The floor that a server restored from a backup continues above."""
+    return max(handled.values(), default=0)

@@ -1,0 +1,151 @@
+"""Reports that the server has not confirmed as stored, in SQLite, bounded, with every loss counted."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import sqlite3
+import threading
+import time
+from pathlib import Path
+
+import msgspec
+
+from edgeflow_agent import errors
+from edgeflow_agent.store import crashpoints
+from edgeflow_agent.wire import documents
+from edgeflow_agent.wire.documents import Report, Stored
+
+logger = logging.getLogger(__name__)
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS report (seq INTEGER PRIMARY KEY AUTOINCREMENT, payload BLOB NOT NULL);
+"""
+
+
+class Spool:
+    """A queue of reports. `boot` is random and as old as the file: together with the ever-rising `seq` it
+    names a report once and for all."""
+
+    def __init__(self, path: Path, *, max_bytes: int) -> None:
+        self._path = path
+        self._max_bytes = max_bytes
+        self._lock = threading.Lock()
+        try:
+            self._connection = self._open()
+        except sqlite3.DatabaseError as error:
+            aside = path.with_name(f"{path.name}.corrupt-{int(time.time())}")
+            path.replace(aside)
+            for suffix in ("-wal", "-shm"):
+                path.with_name(path.name + suffix).unlink(missing_ok=True)
+            logger.error("the spool was damaged (%s); it was put aside as %s", error, aside.name)
+            self._connection = self._open()
+        self.boot = self._meta("boot")
+        self.dropped = int(self._meta("dropped") or "0")
+        row = self._connection.execute("SELECT count(*), coalesce(sum(length(payload)), 0) FROM report")
+        self.pending_count, self._bytes = row.fetchone()
+
+    def _open(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None, timeout=10)
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=FULL")
+            connection.executescript(_SCHEMA)
+            connection.execute(
+                "INSERT OR IGNORE INTO meta VALUES ('boot', ?), ('dropped', '0')", (secrets.token_hex(16),)
+            )
+            if connection.execute("PRAGMA quick_check").fetchone()[0] != "ok":
+                raise sqlite3.DatabaseError("quick_check failed")
+        except BaseException:
+            connection.close()
+            raise
+        self._path.chmod(0o600)
+        return connection
+
+    def _meta(self, name: str) -> str:
+        row = self._connection.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
+        return "" if row is None else str(row[0])
+
+    def add(self, report: Report) -> Report:
+        """Keep a report and give it its number; the oldest ones go when there is no room."""
+        with self._lock:
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                cursor = self._connection.execute("INSERT INTO report (payload) VALUES (x'')")
+                seq = int(cursor.lastrowid or 0)
+                numbered = msgspec.structs.replace(report, boot=self.boot, seq=seq)
+                payload = documents.encode(numbered)
+                self._connection.execute("UPDATE report SET payload = ? WHERE seq = ?", (payload, seq))
+                count, size = self.pending_count + 1, self._bytes + len(payload)
+                count, size, dropped = self._make_room(count, size, newest=seq)
+                crashpoints.reach("spool.before_commit")
+                self._connection.execute("COMMIT")
+            except BaseException:
+                self._connection.execute("ROLLBACK")
+                raise
+            self.pending_count, self._bytes, self.dropped = count, size, self.dropped + dropped
+        crashpoints.reach("spool.after_commit")
+        return numbered
+
+    def _make_room(self, count: int, size: int, *, newest: int) -> tuple[int, int, int]:
+        dropped = 0
+        while size > self._max_bytes and count > 1:
+            seq, length = self._connection.execute(
+                "SELECT seq, length(payload) FROM report ORDER BY seq LIMIT 1"
+            ).fetchone()
+            if seq == newest:
+                break
+            self._connection.execute("DELETE FROM report WHERE seq = ?", (seq,))
+            count, size, dropped = count - 1, size - length, dropped + 1
+        if dropped:
+            self._connection.execute(
+                "UPDATE meta SET value = ? WHERE name = 'dropped'", (str(self.dropped + dropped),)
+            )
+        return count, size, dropped
+
+    def pending(self, *, after: int = 0, limit: int = 100) -> list[Report]:
+        """The oldest reports above number `after`. An unreadable one is dropped and counted."""
+        with self._lock:
+            rows = self._connection.execute(
+                "SELECT seq, payload FROM report WHERE seq > ? ORDER BY seq LIMIT ?", (after, limit)
+            ).fetchall()
+        reports = []
+        for seq, payload in rows:
+            try:
+                reports.append(documents.decode(Report, payload))
+            except errors.ContractError as error:
+                logger.error("report %d in the spool is unreadable and dropped: %s", seq, error)
+                self._delete([seq], dropped=1)
+        return reports
+
+    def stored(self, stored: Stored) -> int:
+        """The server has these for good: let them go. Returns how many went."""
+        if stored.boot != self.boot:
+            return 0
+        return self._delete(list(stored.seqs), dropped=0)
+
+    def _delete(self, seqs: list[int], *, dropped: int) -> int:
+        gone = 0
+        with self._lock:
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                for seq in seqs:
+                    gone += self._connection.execute("DELETE FROM report WHERE seq = ?", (seq,)).rowcount
+                if dropped:
+                    self.dropped += dropped
+                    self._connection.execute(
+                        "UPDATE meta SET value = ? WHERE name = 'dropped'", (str(self.dropped),)
+                    )
+                self._connection.execute("COMMIT")
+            except BaseException:
+                self._connection.execute("ROLLBACK")
+                raise
+            row = self._connection.execute("SELECT count(*), coalesce(sum(length(payload)), 0) FROM report")
+            self.pending_count, self._bytes = row.fetchone()
+        return gone
+
+    def close(self) -> None:
+        """Release the file."""
+        with self._lock:
+            self._connection.close()
