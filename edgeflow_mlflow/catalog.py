@@ -150,7 +150,7 @@ class Catalog:
             place.download_artifacts(path, str(folder))
         except (MlflowException, OSError) as error:
             raise errors.UnprocessableError(
-                f"the files of {model.name} {model.version} cannot be read from MLflow's artifact store: {error}"
+                f"the files of {model.name} {model.version} cannot be read from MLflow's artifacts: {error}"
             ) from error
         inner = folder / path if path else folder
         for item in inner.iterdir() if inner != folder else ():

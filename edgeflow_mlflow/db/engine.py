@@ -52,7 +52,6 @@ class Database:
         """A session that sees one consistent state and writes nothing."""
         with Session(self.engine, expire_on_commit=False, autoflush=False) as session:
             yield session
-            session.rollback()
 
     @contextmanager
     def write(self) -> Iterator[Session]:

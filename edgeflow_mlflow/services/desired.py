@@ -69,17 +69,24 @@ def supersede(state: State, session: Session, target_id: str, why: str) -> None:
     )
 
 
-def reissue(state: State, session: Session, target: models.Target, *, floor: int | None = None) -> None:
-    """Sign the same wishes again: with a later expiry, and above `floor` when the device is ahead of a
-    server that was restored from a backup."""
+def reissue(state: State, session: Session, target: models.Target) -> None:
+    """Sign the same wishes again, with a later expiry."""
     execution = latest_execution(session, target)
-    if execution is None:
-        return
-    if floor is not None:
-        target.generation = projection.next_generation(target.generation, floor)
+    if execution is not None:
+        _issue(state, target, describe(execution, load_assignment(session, execution)))
+
+
+def raise_floor(state: State, session: Session, target: models.Target, floor: int) -> bool:
+    """Continue above what a device has handled, when it is ahead of a server that was restored from a
+    backup; whether that was so."""
+    if floor <= target.generation or not projection.is_plausible_floor(target.generation, floor):
+        return False
+    target.generation = projection.next_generation(target.generation, floor)
+    execution = latest_execution(session, target)
+    if execution is not None:
         execution.generation = target.generation
-    work = load_assignment(session, execution)
-    _issue(state, target, describe(execution, work))
+        _issue(state, target, describe(execution, load_assignment(session, execution)))
+    return True
 
 
 def latest_execution(session: Session, target: models.Target) -> models.Execution | None:

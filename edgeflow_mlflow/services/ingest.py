@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from edgeflow_agent.wire import documents, states
 from edgeflow_agent.wire.documents import Action
 from edgeflow_agent.wire.states import State as Step
+from edgeflow_mlflow import errors
 from edgeflow_mlflow.db import models
 from edgeflow_mlflow.domain import projection
 from edgeflow_mlflow.services import desired
@@ -46,6 +47,8 @@ def reports(state: State, target_id: str, batch: Sequence[documents.Report]) -> 
 
 def _store(state: State, session: Session, target_id: str, batch: Iterable[documents.Report]) -> None:
     now = state.now()
+    if session.get(models.Target, target_id) is None:
+        raise errors.NotFoundError(f"no target {target_id!r}")
     for report in batch:
         known = session.scalar(
             select(models.DeviceReport.id).where(
@@ -141,10 +144,7 @@ def presence(state: State, target_id: str, message: documents.Presence, *, conne
             target.connected = connected and message.kind is not documents.PresenceKind.GOODBYE
         if message.kind is documents.PresenceKind.BIRTH:
             target.published_generation = 0  # whenever a device says hello, it gets its document
-        if message.generation > target.generation and projection.is_plausible_floor(
-            target.generation, message.generation
-        ):
-            desired.reissue(state, session, target, floor=message.generation)
+        if desired.raise_floor(state, session, target, message.generation):
             return
         execution = desired.latest_execution(session, target)
         if execution is None or execution.finished_at is not None:

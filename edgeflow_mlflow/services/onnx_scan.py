@@ -76,7 +76,8 @@ def _read(folder: Path, entry: str) -> dict[str, Any]:
     import onnx  # heavy, and only the child needs it
 
     model = onnx.load(folder / entry, load_external_data=False)
-    onnx.checker.check_model(model, full_check=False) if not _has_external(model) else None
+    if not _has_external(model):  # the checker would look for the files beside this process
+        onnx.checker.check_model(model, full_check=False)
     problems: list[str] = []
     files = {entry}
     graphs = [model.graph, *model.functions]
@@ -94,7 +95,7 @@ def _read(folder: Path, entry: str) -> dict[str, Any]:
     for tensor in _tensors(model):
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             problems += _external(folder, tensor, files)
-    specs = {}
+    specs: dict[str, list[dict[str, Any]]] = {}
     for kind, values in (("inputs", _real_inputs(model.graph)), ("outputs", model.graph.output)):
         specs[kind] = []
         for value in values:

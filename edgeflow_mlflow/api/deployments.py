@@ -1,0 +1,319 @@
+"""Routes for deployments: bind a model to targets, move it, end it, ask it."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from sqlalchemy import func, select
+
+from edgeflow_agent.wire import documents
+from edgeflow_mlflow import errors
+from edgeflow_mlflow.api import records, views
+from edgeflow_mlflow.api.routing import Call, Policy, Route
+from edgeflow_mlflow.api.targets import page_number
+from edgeflow_mlflow.catalog import Catalog
+from edgeflow_mlflow.db import models
+from edgeflow_mlflow.services import deploy, publish, rpc
+from edgeflow_mlflow.services.state import State
+
+
+def publish_model(state: State, catalog: Catalog, uri: str) -> tuple[models.Bundle, str]:
+    """The bundle that a model URI names now, published if it was not yet; and the alias it names."""
+    model = catalog.resolve(uri)
+    origin = publish.Origin(
+        name=model.name,
+        version=model.version,
+        model_id=model.model_id,
+        run_id=model.run_id,
+        source=model.artifact_uri,
+    )
+    bundle = publish.known(state, origin)
+    if bundle is not None:
+        return bundle, model.alias
+    with tempfile.TemporaryDirectory(dir=state.config["server.data_dir"], prefix="publishing-") as name:
+        folder = Path(name)
+        described = catalog.fetch(model, folder)
+        bundle = publish.publish(
+            state,
+            origin,
+            folder,
+            entry=described.entry,
+            columns=described.columns,
+            labels=described.labels,
+            baseline=described.baseline,
+            lineage=catalog.lineage(model),
+        )
+    return bundle, model.alias
+
+
+def _where(place: records.Place) -> deploy.Where:
+    return deploy.Where(targets=tuple(place.targets), fleet=place.fleet, selector=place.selector)
+
+
+def _may_use(call: Call, bundle: models.Bundle) -> None:
+    if not call.sees_model(bundle.model_name):
+        raise errors.ForbiddenError(f"you may not read model {bundle.model_name!r}")
+
+
+def create(call: Call) -> records.DeploymentView:
+    """Bind a model to targets."""
+    body: records.DeploymentCreate = call.body
+    with call.state.database.read() as session:
+        if deploy.find(session, body.name) is not None:  # say so before copying a model
+            raise errors.ConflictError(f"deployment {body.name!r} exists already; update or delete it")
+    bundle, alias = publish_model(call.state, call.catalog, body.model_uri)
+    _may_use(call, bundle)
+    deploy.create(
+        call.state,
+        body.name,
+        where=_where(body.where),
+        what=deploy.What(
+            bundle_id=bundle.id,
+            model_uri=body.model_uri,
+            alias=alias if body.follow_alias else "",
+            settings={
+                "runtime": msgspec.to_builtins(body.runtime),
+                "trial": msgspec.to_builtins(body.trial),
+            },
+        ),
+        replace=body.replace,
+        actor=call.actor.name,
+    )
+    return _view(call, body.name)
+
+
+def _view(call: Call, name: str) -> records.DeploymentView:
+    with call.state.database.read() as session:
+        return views.deployment(session, deploy.get(session, name))
+
+
+def change(call: Call) -> records.DeploymentView:
+    """Move a deployment. Settings that are absent stay as they are."""
+    body: records.DeploymentChange = call.body
+    name = call.path["name"]
+    with call.state.database.read() as session:
+        row = deploy.get(session, name)
+        rollout = session.get_one(models.Rollout, row.rollout_id)
+    settings: dict[str, Any] = dict(row.settings)
+    if body.runtime is not None:
+        settings["runtime"] = msgspec.to_builtins(body.runtime)
+    if body.trial is not None:
+        settings["trial"] = msgspec.to_builtins(body.trial)
+    what = None
+    if body.model_uri is not None:
+        bundle, alias = publish_model(call.state, call.catalog, body.model_uri)
+        _may_use(call, bundle)
+        what = deploy.What(
+            bundle_id=bundle.id,
+            model_uri=body.model_uri,
+            alias=alias if body.follow_alias else "",
+            settings=settings,
+        )
+    elif settings != row.settings:
+        what = deploy.What(
+            bundle_id=rollout.bundle_id, model_uri=rollout.model_uri, alias=row.alias, settings=settings
+        )
+    elif body.where is None:
+        raise errors.InvalidError("nothing to update: give a model_uri, targets, runtime or trial settings")
+    deploy.update(
+        call.state,
+        name,
+        where=None if body.where is None else _where(body.where),
+        what=what,
+        replace=body.replace,
+        reason=body.reason or "updated",
+        actor=call.actor.name,
+    )
+    return _view(call, name)
+
+
+def remove(call: Call) -> records.DeploymentView:
+    """End a deployment."""
+    body: records.DeploymentDelete = call.body or records.DeploymentDelete()
+    row = deploy.delete(call.state, call.path["name"], keep_serving=body.keep_serving)
+    with call.state.database.read() as session:
+        return views.deployment(session, session.get_one(models.Deployment, row.id))
+
+
+def listing(call: Call) -> records.DeploymentList:
+    """Living deployments by name."""
+    query: records.PageQuery = call.query
+    with call.state.database.read() as session:
+        rows = session.scalars(
+            select(models.Deployment)
+            .where(models.Deployment.live_name > query.page_token)
+            .order_by(models.Deployment.live_name)
+            .limit(query.limit + 1)
+        ).all()
+        kept, following = views.cut(rows, query.limit, lambda row: row.name)
+        return records.DeploymentList(
+            deployments=[views.deployment(session, row) for row in kept], next_page_token=following
+        )
+
+
+def show(call: Call) -> records.DeploymentDetail:
+    """A deployment, how each target stands, and where its model comes from."""
+    with call.state.database.read() as session:
+        row = deploy.get(session, call.path["name"])
+        bundle = session.get_one(models.Bundle, session.get_one(models.Rollout, row.rollout_id).bundle_id)
+        newest = (
+            select(func.max(models.Execution.generation))
+            .where(
+                models.Execution.rollout_id == row.rollout_id,
+                models.Execution.target_id == models.Target.id,
+            )
+            .correlate(models.Target)
+            .scalar_subquery()
+        )
+        found = session.scalars(
+            select(models.Execution)
+            .join(models.Target, models.Target.id == models.Execution.target_id)
+            .where(models.Execution.rollout_id == row.rollout_id, models.Execution.generation == newest)
+            .order_by(models.Execution.target_id)
+            .limit(10_000)
+        ).all()
+        return records.DeploymentDetail(
+            deployment=views.deployment(session, row),
+            executions=views.executions(session, found),
+            interface=documents.from_builtins(documents.Interface, bundle.interface),
+            lineage=bundle.lineage,
+        )
+
+
+def history(call: Call) -> records.History:
+    """Every rollout of a deployment, also of one that was deleted, with its executions."""
+    query: records.PageQuery = call.query
+    name = call.path["name"]
+    with call.state.database.read() as session:
+        ids = session.scalars(select(models.Deployment.id).where(models.Deployment.name == name)).all()
+        if not ids:
+            raise errors.NotFoundError(f"there never was a deployment {name!r}")
+        rollouts = session.scalars(
+            select(models.Rollout)
+            .where(models.Rollout.deployment_id.in_(ids))
+            .order_by(models.Rollout.created_at.desc())
+            .offset(page_number(query.page_token) if query.page_token else 0)
+            .limit(query.limit + 1)
+        ).all()
+        kept = rollouts[: query.limit]
+        found = session.scalars(
+            select(models.Execution)
+            .where(models.Execution.rollout_id.in_([row.id for row in kept]))
+            .order_by(models.Execution.created_at.desc())
+            .limit(10_000)
+        ).all()
+        offset = page_number(query.page_token) if query.page_token else 0
+        return records.History(
+            deployment=name,
+            rollouts=[views.rollout(session, row) for row in kept],
+            executions=views.executions(session, found),
+            next_page_token=str(offset + query.limit) if len(rollouts) > query.limit else "",
+        )
+
+
+def predict(call: Call) -> records.PredictResponse:
+    """Ask one of the deployment's targets, over MQTT."""
+    body: records.PredictRequest = call.body
+    name = call.path["name"]
+    with call.state.database.read() as session:
+        targets = deploy.bound(session, deploy.get(session, name))
+        if body.target:
+            targets = [target for target in targets if target.id == body.target]
+            if not targets:
+                raise errors.NotFoundError(f"deployment {name!r} has no target {body.target!r}")
+    reachable = [target for target in targets if target.connected]
+    if not reachable:
+        raise errors.ConflictError(
+            f"no target of {name!r} is connected by MQTT, so none can be asked from here; "
+            "`edgeflow targets list` shows when each was last seen"
+        )
+    target = reachable[0]
+    status, answer = rpc.ask(
+        call.state,
+        target.id,
+        "predict",
+        msgspec.json.encode(body.inputs),
+        timeout_s=body.timeout_s,
+    )
+    try:
+        decoded = msgspec.json.decode(answer)
+    except msgspec.DecodeError as error:
+        raise errors.ConflictError(f"target {target.id!r} gave an unreadable answer") from error
+    return records.PredictResponse(target=target.id, status=status, answer=decoded)
+
+
+_REFUSED = (401, 403)
+ROUTES = (
+    Route(
+        method="POST",
+        rule="/deployments",
+        policy=Policy.OPERATE,
+        handler=create,
+        summary="Bind a model to targets",
+        body=records.DeploymentCreate,
+        answer=records.DeploymentView,
+        errors=(*_REFUSED, 404, 409, 422),
+    ),
+    Route(
+        method="GET",
+        rule="/deployments",
+        policy=Policy.READ,
+        handler=listing,
+        summary="List deployments",
+        query=records.PageQuery,
+        answer=records.DeploymentList,
+        errors=_REFUSED,
+    ),
+    Route(
+        method="GET",
+        rule="/deployments/<name>",
+        policy=Policy.READ,
+        handler=show,
+        summary="A deployment, how each target stands, and its lineage",
+        answer=records.DeploymentDetail,
+        errors=(*_REFUSED, 404),
+    ),
+    Route(
+        method="PATCH",
+        rule="/deployments/<name>",
+        policy=Policy.OPERATE,
+        handler=change,
+        summary="Move a deployment to another model, settings or targets",
+        body=records.DeploymentChange,
+        answer=records.DeploymentView,
+        errors=(*_REFUSED, 404, 409, 422),
+    ),
+    Route(
+        method="DELETE",
+        rule="/deployments/<name>",
+        policy=Policy.OPERATE,
+        handler=remove,
+        summary="End a deployment",
+        body=records.DeploymentDelete,
+        answer=records.DeploymentView,
+        errors=(*_REFUSED, 404),
+    ),
+    Route(
+        method="GET",
+        rule="/deployments/<name>/history",
+        policy=Policy.READ,
+        handler=history,
+        summary="Every rollout of a deployment, newest first",
+        query=records.PageQuery,
+        answer=records.History,
+        errors=(*_REFUSED, 404),
+    ),
+    Route(
+        method="POST",
+        rule="/deployments/<name>/predict",
+        policy=Policy.OPERATE,
+        handler=predict,
+        summary="Ask one of the deployment's targets",
+        body=records.PredictRequest,
+        answer=records.PredictResponse,
+        errors=(*_REFUSED, 404, 409, 413),
+    ),
+)

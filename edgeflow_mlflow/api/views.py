@@ -1,0 +1,219 @@
+"""From rows to what the API shows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import TypeVar
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from edgeflow_agent.wire import documents
+from edgeflow_agent.wire.states import State as Step
+from edgeflow_mlflow.api import records
+from edgeflow_mlflow.db import models
+from edgeflow_mlflow.domain import summary
+from edgeflow_mlflow.services import deploy, desired
+from edgeflow_mlflow.services.state import State
+from edgeflow_mlflow.services.usage import Usage
+
+_MISSED = 3
+T = TypeVar("T")
+
+
+def cut(items: Sequence[T], limit: int, key: Callable[[T], str]) -> tuple[list[T], str]:
+    """A page out of `items`, which were read one more than `limit`; and the token of the next."""
+    if len(items) <= limit:
+        return list(items), ""
+    kept = list(items[:limit])
+    return kept, key(kept[-1])
+
+
+def online(state: State, last_seen_at: datetime | None) -> str:
+    """online, offline or never_seen: three heartbeats may be missed, or one slow poll and a half."""
+    if last_seen_at is None:
+        return "never_seen"
+    silence = max(_MISSED * state.config["devices.heartbeat_s"], 1.5 * state.config["devices.poll_s"])
+    return "online" if state.now() - last_seen_at <= timedelta(seconds=silence) else "offline"
+
+
+def token(row: models.EnrolmentToken) -> records.TokenView:
+    """A token without its secret."""
+    return records.TokenView(
+        id=row.id,
+        uses=row.uses,
+        uses_left=row.uses_left,
+        expires_at=row.expires_at,
+        labels=row.labels,
+        target=row.target_id,
+        note=row.note,
+        created_at=row.created_at,
+        created_by=row.created_by,
+        revoked=row.revoked_at is not None,
+    )
+
+
+def executions(session: Session, rows: Iterable[models.Execution]) -> list[records.ExecutionView]:
+    """Executions with the names that people know."""
+    rows = list(rows)
+    rollouts = _by_id(session, models.Rollout, {row.rollout_id for row in rows})
+    deployments = _by_id(session, models.Deployment, {row.deployment_id for row in rows})
+    return [
+        records.ExecutionView(
+            id=row.id,
+            target=row.target_id,
+            deployment=deployments[row.deployment_id].name,
+            rollout=rollouts[row.rollout_id].number,
+            generation=row.generation,
+            action=row.action,
+            state=row.state,
+            reason=row.reason,
+            message=row.message,
+            progress=row.progress,
+            created_at=row.created_at,
+            updated_at=row.updated_at,
+            finished_at=row.finished_at,
+        )
+        for row in rows
+    ]
+
+
+def _by_id(session: Session, kind: type[T], ids: set[str]) -> dict[str, T]:
+    if not ids:
+        return {}
+    column = kind.id  # type: ignore[attr-defined]
+    return {row.id: row for row in session.scalars(select(kind).where(column.in_(ids)))}  # type: ignore[attr-defined]
+
+
+def target(state: State, session: Session, row: models.Target) -> records.TargetView:
+    """A target with what it says of itself and its newest execution."""
+    try:
+        said = documents.from_builtins(documents.Presence, row.presence)
+    except Exception:  # noqa: BLE001 - a target that was never seen has an empty presence
+        said = documents.Presence(kind=documents.PresenceKind.BIRTH, boot="")
+    latest = desired.latest_execution(session, row)
+    actual_run = ""
+    if row.actual_digest:
+        actual_run = (
+            session.scalar(
+                select(models.Bundle.run_id).where(
+                    models.Bundle.digest == row.actual_digest,
+                    models.Bundle.model_name == said.model,
+                    models.Bundle.model_version == said.version,
+                )
+            )
+            or ""
+        )
+    deployment = session.get(models.Deployment, row.deployment_id) if row.deployment_id else None
+    return records.TargetView(
+        id=row.id,
+        labels=row.labels,
+        status=online(state, row.last_seen_at),
+        connected=row.connected,
+        in_sync=_in_sync(session, row, deployment),
+        deployment=None if deployment is None else deployment.name,
+        generation=row.generation,
+        created_at=row.created_at,
+        last_seen_at=row.last_seen_at,
+        actual=records.Actual(
+            model=said.model,
+            version=said.version,
+            run_id=actual_run,
+            digest=row.actual_digest,
+            previous_digest=said.previous_digest,
+            generation=row.actual_generation,
+            serving=said.serving,
+            stale=said.stale,
+            agent_version=said.agent_version,
+            onnxruntime_version=said.onnxruntime_version,
+            platform=said.platform,
+            hostname=said.hostname,
+            infer_url=said.infer_url,
+        ),
+        execution=executions(session, [latest])[0] if latest is not None else None,
+    )
+
+
+def _in_sync(session: Session, row: models.Target, deployment: models.Deployment | None) -> bool:
+    if deployment is None:
+        return True
+    digest = session.scalar(
+        select(models.Bundle.digest)
+        .join(models.Rollout, models.Rollout.bundle_id == models.Bundle.id)
+        .where(models.Rollout.id == deployment.rollout_id)
+    )
+    return row.actual_digest == digest
+
+
+def model(row: models.Bundle) -> records.Model:
+    """A bundle as a model version."""
+    files = [documents.from_builtins(documents.FileRef, item) for item in row.files]
+    return records.Model(
+        name=row.model_name,
+        version=row.model_version,
+        run_id=row.run_id,
+        model_id=row.model_id,
+        digest=row.digest,
+        bytes=sum(item.size for item in files),
+        files=files,
+        has_baseline=bool(row.baseline_sha256),
+    )
+
+
+def rollout(session: Session, row: models.Rollout) -> records.RolloutView:
+    """A rollout with its executions counted. Retries of one target count once: the newest speaks."""
+    newest: dict[str, Step] = {}
+    for target_id, step in session.execute(
+        select(models.Execution.target_id, models.Execution.state)
+        .where(models.Execution.rollout_id == row.id, models.Execution.action == "install")
+        .order_by(models.Execution.generation)
+    ):
+        newest[target_id] = Step(step)
+    counts = Counter(step.value for step in newest.values())
+    return records.RolloutView(
+        number=row.number,
+        model_uri=row.model_uri,
+        model=model(session.get_one(models.Bundle, row.bundle_id)),
+        status=summary.status(newest.values()).value,
+        counts=dict(counts),
+        reason=row.reason,
+        created_at=row.created_at,
+        created_by=row.created_by,
+    )
+
+
+def deployment(session: Session, row: models.Deployment) -> records.DeploymentView:
+    """A deployment with its present rollout."""
+    current = rollout(session, session.get_one(models.Rollout, row.rollout_id))
+    return records.DeploymentView(
+        id=row.id,
+        name=row.name,
+        flavor="onnx",
+        status=current.status,
+        model_uri=current.model_uri,
+        alias=row.alias,
+        fleet=row.fleet,
+        selector=row.selector,
+        targets=[item.id for item in deploy.bound(session, row)],
+        rollout=current,
+        created_at=row.created_at,
+        created_by=row.created_by,
+        updated_at=row.updated_at,
+    )
+
+
+def runs_on(state: State, usages: Iterable[Usage]) -> list[records.RunsOn]:
+    """Where a model is."""
+    return [
+        records.RunsOn(
+            target=usage.target.id,
+            version=usage.bundle.model_version,
+            desired=usage.desired,
+            actual=usage.actual,
+            fallback=usage.previous,
+            status=online(state, usage.target.last_seen_at),
+        )
+        for usage in usages
+    ]

@@ -1,0 +1,168 @@
+"""The hub: takes in what devices say, hands out what they are to be, and keeps the clock."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from edgeflow_agent import errors as agent_errors
+from edgeflow_agent.wire import documents, topics
+from edgeflow_mlflow import errors
+from edgeflow_mlflow.broker import port
+from edgeflow_mlflow.db.engine import FenceLostError
+from edgeflow_mlflow.hub.loop import Loop
+from edgeflow_mlflow.services import enrol, ingest, lease, reconcile, rpc
+from edgeflow_mlflow.services.state import State
+
+logger = logging.getLogger(__name__)
+
+_PUBLISH_S = 0.2
+_RECONCILE_S = 1.0
+_REVOCATION_S = 2.0
+_RETENTION_S = 600.0
+_BROKER_RETRY_S = 10.0
+
+BrokerFactory = Callable[[port.Handlers], port.Broker | None]
+
+
+class Hub:
+    """Runs while its fence holds. `state` must write with that fence; `stopped` is set when it is lost."""
+
+    def __init__(self, state: State, fence: int, make_broker: BrokerFactory) -> None:
+        self._state = state
+        self._fence = fence
+        self._make_broker = make_broker
+        self._broker: port.Broker | None = None
+        self._broker_error = ""
+        self.stopped = threading.Event()
+        self._loops = [
+            self._loop("lease", lease.RENEW_S, self._renew),
+            self._loop("publish", _PUBLISH_S, self._publish),
+            self._loop("reconcile", _RECONCILE_S, self._reconcile),
+            self._loop("revocation", _REVOCATION_S, self._close_revoked),
+            self._loop("retention", _RETENTION_S, self._retain),
+            self._loop("broker", _BROKER_RETRY_S, self._keep_broker),
+        ]
+
+    def _loop(self, name: str, every_s: float, step: Callable[[], None]) -> Loop:
+        return Loop(name, every_s, step, fatal=FenceLostError, on_fatal=self.stopped.set)
+
+    def start(self) -> None:
+        """Begin everything; the broker first, so that the lease says where it is."""
+        ingest.nobody_connected(self._state)
+        self._keep_broker()
+        self._renew()
+        for loop in self._loops:
+            loop.start()
+
+    def stop(self) -> None:
+        """End everything and let the next hub begin at once."""
+        self.stopped.set()
+        for loop in self._loops:
+            loop.stop()
+        if self._broker is not None:
+            self._broker.stop()
+        lease.release(self._state, self._fence)
+
+    # ---- steps
+
+    def _keep_broker(self) -> None:
+        # A broker that cannot start does not end the hub: devices poll meanwhile.
+        if self._broker is not None:
+            return
+        handlers = port.Handlers(
+            on_message=self._on_message,
+            on_connect=lambda target: ingest.connection(self._state, target, connected=True),
+            on_disconnect=lambda target: ingest.connection(self._state, target, connected=False),
+            authenticate=self._authenticate,
+        )
+        try:
+            broker = self._make_broker(handlers)
+            if broker is not None:
+                broker.start()
+        except (errors.SettingError, OSError) as error:
+            if str(error) != self._broker_error:
+                logger.error(
+                    "MQTT is off, devices poll instead: %s", error, extra={"action": "broker_failed"}
+                )
+            self._broker_error = str(error)
+            return
+        self._broker, self._broker_error = broker, ""
+        if broker is not None:
+            logger.info("MQTT at %s", broker.address, extra={"action": "broker_started"})
+
+    def _renew(self) -> None:
+        if not lease.renew(self._state, self._fence, self._detail()):
+            raise FenceLostError(f"lease {self._fence} is over")
+
+    def _detail(self) -> dict[str, Any]:
+        broker = self._broker
+        return {
+            "pid": os.getpid(),
+            "mqtt": "" if broker is None else broker.address,
+            "mqtt_healthy": broker is not None and broker.healthy(),
+            "mqtt_connected": 0 if broker is None else len(broker.connected()),
+            "mqtt_error": self._broker_error,
+        }
+
+    def _publish(self) -> None:
+        broker = self._broker
+        if broker is None:
+            return
+        for item in reconcile.outgoing(self._state):
+            if broker.publish(item.target, topics.Kind.DEPLOY, item.document):
+                ingest.offered(self._state, item.target, item.generation)
+        for call in rpc.unsent(self._state):
+            request = documents.encode(
+                documents.RpcRequest(id=call.id, method=call.method, body=documents.raw_json(call.body))
+            )
+            if broker.publish(call.target_id, topics.Kind.RPC_REQUEST, request):
+                rpc.mark_sent(self._state, call.id)
+
+    def _reconcile(self) -> None:
+        reconcile.time_out(self._state)
+        reconcile.reissue_aging(self._state)
+
+    def _close_revoked(self) -> None:
+        broker = self._broker
+        if broker is not None:
+            for target in enrol.without_credential(self._state, broker.connected()):
+                broker.disconnect(target)
+
+    def _retain(self) -> None:
+        reconcile.forget_old_reports(self._state)
+        rpc.forget_expired(self._state)
+
+    # ---- from devices
+
+    def _authenticate(self, target: str, password: str) -> bool:
+        return enrol.authenticate(self._state, password) == target
+
+    def _on_message(self, target: str, kind: topics.Kind, payload: bytes) -> None:
+        try:
+            match kind:
+                case topics.Kind.ACK | topics.Kind.STATUS:
+                    report = documents.decode(documents.Report, payload)
+                    for stored in ingest.reports(self._state, target, [report]):
+                        self._send(target, topics.Kind.STORED, documents.encode(stored))
+                case topics.Kind.PRESENCE:
+                    presence = documents.decode(documents.Presence, payload)
+                    ingest.presence(self._state, target, presence, connected=True)
+                case topics.Kind.RPC_RESPONSE:
+                    rpc.answered(self._state, target, documents.decode(documents.RpcResponse, payload))
+                case _:
+                    raise agent_errors.ContractError(f"this server does not take {kind.value} messages yet")
+        except agent_errors.ContractError as error:
+            logger.warning("%s sent an unreadable %s: %s", target, kind.value, error)
+            ingest.unreadable(self._state, target, kind.value, payload, str(error))
+        except errors.NotFoundError as error:
+            logger.warning("dropped a %s: %s", kind.value, error)
+        except FenceLostError:
+            self.stopped.set()
+
+    def _send(self, target: str, kind: topics.Kind, payload: bytes) -> None:
+        if self._broker is not None:
+            self._broker.publish(target, kind, payload)

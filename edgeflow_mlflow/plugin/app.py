@@ -1,0 +1,143 @@
+"""The app that `mlflow server --app-name edgeflow` loads: MLflow's own, with the fleet added."""
+
+from __future__ import annotations
+
+import atexit
+import ipaddress
+import logging
+import multiprocessing
+import os
+import secrets
+import signal
+from pathlib import Path
+from typing import Any, NoReturn
+
+from flask import Flask
+
+from edgeflow_mlflow import config, errors
+from edgeflow_mlflow.config import Config
+
+logger = logging.getLogger(__name__)
+
+
+def create_app(app: Flask | None = None) -> Any:
+    """MLflow's app with Edgeflow: ASGI under uvicorn, Flask under gunicorn. Called once per worker."""
+    from edgeflow_mlflow.plugin import compat  # MLflow's server is loaded here, not at import
+
+    try:
+        settings = config.load()
+        if compat.server_kind() == "waitress":
+            raise errors.SettingError(
+                "Edgeflow does not run under waitress: leave --waitress-opts out (uvicorn is the default), "
+                "or use --gunicorn-opts"
+            )
+        if compat.artifacts_only():
+            raise errors.SettingError("Edgeflow needs the tracking server: leave --artifacts-only out")
+        check_exposure(settings, compat.listening_host())
+        return build(settings, app or compat.flask_app())
+    except errors.SettingError as error:
+        _refuse(str(error))
+
+
+def build(settings: Config, app: Flask) -> Any:
+    """Assemble everything on MLflow's Flask app and start standing for the hub's election."""
+    from edgeflow_mlflow.api import blueprint
+    from edgeflow_mlflow.api.asgi import EdgeflowASGI
+    from edgeflow_mlflow.catalog import Catalog, Model
+    from edgeflow_mlflow.hub.election import Elector
+    from edgeflow_mlflow.plugin import compat
+    from edgeflow_mlflow.plugin.registry_hook import RegistryHook
+    from edgeflow_mlflow.plugin.registry_pass import RegistryPass
+    from edgeflow_mlflow.services import opening
+
+    backend = compat.backend_uri()
+    settings = opening.resolve(settings, backend)
+    compat.tracking_store()  # MLflow's own tables come first
+    state = opening.open_state(settings)
+    catalog = Catalog(
+        tracking=compat.tracking_store, registry=compat.registry_store, repository=compat.repository
+    )
+
+    def fetch(source: str, folder: Path) -> Any:
+        if source.startswith("models:/"):
+            return catalog.fetch(catalog.resolve(source), folder)
+        return catalog.fetch(Model(name="", version="", artifact_uri=source), folder)
+
+    compat.install_registry_hook(RegistryHook(state, fetch).wrap)
+    auth = None
+    access = blueprint.Access()
+    if settings["server.auth"] == "basic-auth":
+        _provide_flask_secret(Path(settings["server.data_dir"]))
+        auth = compat.BasicAuth()
+        access = blueprint.Access(
+            user=auth.user, sees_experiment=auth.sees_experiment, sees_model=auth.sees_model
+        )
+    prefix = compat.static_prefix()
+    blueprint.install(app, prefix=prefix, state=state, catalog=catalog, access=access)
+    app.extensions["edgeflow"] = state
+    elector = Elector(settings, RegistryPass(state, catalog))
+    elector.start()
+    atexit.register(elector.stop)
+    if auth is not None:
+        inner = auth.wrap(app)
+    else:
+        inner = app if compat.server_kind() == "gunicorn" else compat.asgi_app(app)
+    if compat.server_kind() == "gunicorn":
+        return inner
+    return EdgeflowASGI(inner, state=state, prefix=prefix)
+
+
+def check_exposure(settings: Config, host: str) -> None:
+    """Refuse to listen to the network without authentication and TLS, unless that is asked for by name."""
+    if is_loopback(host):
+        return
+    if settings["server.insecure"] == "i-know":
+        logger.warning(
+            "EXPOSED: listening on %s without the protection of TLS and authentication, as [server] "
+            "insecure = 'i-know' asks for: whoever reaches this port decides what runs on every device",
+            host,
+        )
+        return
+    if settings["server.auth"] and settings["server.behind_proxy"]:
+        return
+    raise errors.SettingError(
+        f"refusing to listen on {host}: whoever reaches it could decide what runs on your devices. Either "
+        "listen on 127.0.0.1, or set [server] auth = 'basic-auth' and put a proxy with TLS in front "
+        "([server] behind_proxy = true), or, in a network that you trust, set [server] insecure = 'i-know' "
+        "(EDGEFLOW_SERVER_INSECURE=i-know)"
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _provide_flask_secret(data: Path) -> None:
+    """MLflow's basic-auth wants one secret for all workers; keep one for whoever did not set it."""
+    if os.environ.get("MLFLOW_FLASK_SERVER_SECRET_KEY"):
+        return
+    path = data / "keys" / "flask.key"
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        pass
+    else:
+        with os.fdopen(handle, "w") as file:
+            file.write(secrets.token_hex(32))
+    os.environ["MLFLOW_FLASK_SERVER_SECRET_KEY"] = path.read_text()
+
+
+def _refuse(message: str) -> NoReturn:
+    """End the server with one clear line. A worker that only ended itself would be started again, for
+    ever, so its supervisor is told to end as well."""
+    logger.error("%s", message)
+    print(f"edgeflow: {message}", flush=True)  # noqa: T201 - the log may not be set up yet
+    if multiprocessing.parent_process() is not None:
+        os.kill(os.getppid(), signal.SIGTERM)
+    raise SystemExit(1)
