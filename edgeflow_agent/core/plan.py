@@ -52,7 +52,7 @@ class Actual:
 
 
 def decide(desired: DesiredState, key: str, actual: Actual, now: datetime) -> Decision:
-    """What to do about `desired`, signed by `key`, at the trusted time `now`."""
+    """What to do about `desired`, signed by `key`, at the moment `now`."""
     if key == actual.active_key:
         if desired.generation == actual.active_generation:
             return Decision.IN_PROGRESS
@@ -85,9 +85,3 @@ def supersedes(decision: Decision) -> bool:
 def advanced(handled: Mapping[str, int], key: str, generation: int) -> dict[str, int]:
     """The ratchet after `generation` of `key` was handled for good: it never goes back."""
     return {**handled, key: max(generation, handled.get(key, -1))}
-
-
-def trusted_time(clock: datetime, newest_issued: datetime | None) -> datetime:
-    """The latest moment that is known to have passed: a device without a battery clock may start in 1970,
-    and a clock set back must not make an expired document young again."""
-    return clock if newest_issued is None else max(clock, newest_issued)

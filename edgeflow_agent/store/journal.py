@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from datetime import datetime
 from pathlib import Path
 
 import msgspec
@@ -41,14 +40,11 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     """Everything the journal keeps."""
 
     handled: dict[str, int] = {}
-    newest_issued: datetime | None = None
     active: Entry | None = None
-    last_execution: str = ""
 
 
 class _Ratchet(msgspec.Struct, frozen=True, kw_only=True):
     handled: dict[str, int] = {}
-    newest_issued: datetime | None = None
 
 
 class Journal:
@@ -78,12 +74,12 @@ class Journal:
             ratchet = msgspec.json.decode(self._ratchet.read_bytes(), type=_Ratchet)
         except (OSError, msgspec.MsgspecError):
             return Record()
-        return Record(handled=ratchet.handled, newest_issued=ratchet.newest_issued)
+        return Record(handled=ratchet.handled)
 
     def write(self, record: Record) -> None:
         """Keep `record`; when this returns, a power cut cannot undo it."""
         if record.handled != self.record.handled:
-            ratchet = _Ratchet(handled=record.handled, newest_issued=record.newest_issued)
+            ratchet = _Ratchet(handled=record.handled)
             durable.replace(self._ratchet, msgspec.json.encode(ratchet), label="ratchet")
         durable.replace(self._path, msgspec.json.encode(record), label="journal")
         self.record = record

@@ -116,7 +116,7 @@ class Spool:
                 reports.append(documents.decode(Report, payload))
             except errors.ContractError as error:
                 logger.error("report %d in the spool is unreadable and dropped: %s", seq, error)
-                self._delete([seq], dropped=1)
+                self.drop(seq)
         return reports
 
     def stored(self, stored: Stored) -> int:
@@ -124,6 +124,10 @@ class Spool:
         if stored.boot != self.boot:
             return 0
         return self._delete(list(stored.seqs), dropped=0)
+
+    def drop(self, seq: int) -> None:
+        """Give up a report, and count it."""
+        self._delete([seq], dropped=1)
 
     def _delete(self, seqs: list[int], *, dropped: int) -> int:
         gone = 0

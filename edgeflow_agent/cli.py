@@ -1,0 +1,170 @@
+"""`edgeflow-agent`: the commands of a device."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import signal
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import click
+
+from edgeflow_agent import config as configuration
+from edgeflow_agent import errors, version
+
+_LOG_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+
+
+class _Service(Protocol):
+    def stop(self) -> None: ...
+
+
+def _fails_in_one_line(command: Callable[..., None]) -> Callable[..., None]:
+    """Errors of ours become one line and exit code 1; usage errors are click's (exit code 2)."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except errors.EdgeflowError as error:
+            click.echo(f"error: {error}", err=True)
+            sys.exit(1)
+
+    return run
+
+
+def _configured(file: Path | None, **overrides: Any) -> configuration.AgentConfig:
+    config = configuration.load(file, overrides=overrides)
+    logging.basicConfig(level=config.log_level.upper(), format=_LOG_FORMAT, stream=sys.stderr)
+    return config
+
+
+def _run_until_stopped(service: _Service) -> None:
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    stop.wait()
+    service.stop()
+
+
+_CONFIG = click.option(
+    "--config", "file", type=click.Path(path_type=Path, dir_okay=False), help="Configuration file (TOML)."
+)
+_STATE_DIR = click.option(
+    "--state-dir", type=click.Path(path_type=Path, file_okay=False), help="State folder."
+)
+_HOST = click.option("--host", help="Address to answer on (default 127.0.0.1).")
+_PORT = click.option("--port", type=click.IntRange(0, 65535), help="Port (default 8080; 0: any free one).")
+_LOG_LEVEL = click.option("--log-level", help="debug, info, warning or error.")
+
+
+@click.group()
+@click.version_option(version.VERSION, prog_name="edgeflow-agent")
+def main() -> None:
+    """Serve ONNX models on this device, alone or managed by an Edgeflow server."""
+
+
+@main.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@_CONFIG
+@_HOST
+@_PORT
+@click.option("--threads", type=click.IntRange(1), help="Threads inside one run.")
+@_LOG_LEVEL
+@_fails_in_one_line
+def serve(model: Path, file: Path | None, **overrides: Any) -> None:
+    """Serve one ONNX file, without a server."""
+    overrides["log_level"] = overrides["log_level"] or "warning"
+    config = _configured(file, **overrides)
+    from edgeflow_agent.runtime.standalone import Standalone
+
+    service = Standalone(config, model)
+    service.start()
+    click.echo(f"serving {model} at {service.url}")
+    body = service.example().replace("'", "'\\''")
+    click.echo(f"curl {service.url}/infer -H 'Content-Type: application/json' -d '{body}'")
+    sys.stdout.flush()
+    _run_until_stopped(service)
+
+
+@main.command()
+@click.option("--server", "server_url", help="Address of the server, http://host:5000.")
+@click.option("--token", required=True, help="Enrolment token, eft1_…; - reads it from standard input.")
+@click.option("--target", help="Name of this device, for example robot-07.")
+@_CONFIG
+@_STATE_DIR
+@click.option("--force", is_flag=True, help="Replace an identity that is already there.")
+@_fails_in_one_line
+def enroll(token: str, target: str | None, file: Path | None, force: bool, **overrides: Any) -> None:
+    """Give this device an identity."""
+    config = _configured(file, log_level="warning", **overrides)
+    name = target or config.target
+    if not name:
+        raise errors.ConfigError("no name is given; add --target robot-07")
+    from edgeflow_agent.runtime import enrolment
+
+    if token == "-":  # noqa: S105 - the word for standard input
+        token = click.get_text_stream("stdin").readline()
+    identity = enrolment.enrol(config, token=token, target=name, force=force)
+    click.echo(f"enrolled as {identity.target} at {identity.server_url}")
+    click.echo(f"start it with: edgeflow-agent run --state-dir {config.state_dir}")
+
+
+@main.command()
+@click.option("--server", "server_url", help="Address of the server, if it has moved since enrolment.")
+@click.option("--mqtt", help="Address of the broker; off: HTTP only.")
+@_CONFIG
+@_STATE_DIR
+@_HOST
+@_PORT
+@_LOG_LEVEL
+@_fails_in_one_line
+def run(file: Path | None, **overrides: Any) -> None:
+    """Run the agent of an enrolled device."""
+    config = _configured(file, **overrides)
+    from edgeflow_agent.runtime.agent import Agent
+
+    agent = Agent(config)
+    agent.start()
+    click.echo(f"agent answers at {agent.url}")
+    sys.stdout.flush()
+    _run_until_stopped(agent)
+
+
+@main.command()
+@_CONFIG
+@_STATE_DIR
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@_fails_in_one_line
+def status(file: Path | None, as_json: bool, **overrides: Any) -> None:
+    """Show what this device serves."""
+    config = configuration.load(file, overrides=overrides)
+    from edgeflow_agent.runtime import inspection
+
+    facts = inspection.inspect(config.state_dir, _ask)
+    if as_json:
+        click.echo(json.dumps(facts))
+        return
+    for name, value in facts.items():
+        click.echo(f"{name + ':':<12} {value if value not in ('', None) else '-'}")
+
+
+def _ask(url: str) -> dict[str, Any] | None:
+    """The JSON answer of the agent on this device; None when it does not answer."""
+    try:
+        with urllib.request.urlopen(url, timeout=3) as response:  # noqa: S310 - the agent's own address
+            value = json.load(response)
+    except (OSError, urllib.error.URLError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+if __name__ == "__main__":
+    main()

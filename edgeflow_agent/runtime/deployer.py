@@ -1,0 +1,319 @@
+"""The thread that carries out desired documents, one after the other: decide, save, report, act."""
+
+from __future__ import annotations
+
+import collections
+import logging
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+import msgspec
+
+from edgeflow_agent import errors
+from edgeflow_agent.core import machine, plan, recovery
+from edgeflow_agent.core.machine import Event, Step, Work
+from edgeflow_agent.runtime.executor import CancelledError, Executor, Interruption, StoppingError
+from edgeflow_agent.runtime.reporting import Reporter
+from edgeflow_agent.store import crashpoints
+from edgeflow_agent.store.journal import Entry, Journal
+from edgeflow_agent.wire.documents import DesiredState
+from edgeflow_agent.wire.states import State, is_terminal
+
+logger = logging.getLogger(__name__)
+
+_MAX_OFFERS = 32
+
+
+class Offer(NamedTuple):
+    """A verified document: what it says, who signed it, which bytes it was."""
+
+    desired: DesiredState
+    key: str
+    envelope_digest: str
+
+
+class Deployer:
+    """Owns the journal. `offer` may be called from any thread; everything else happens in its own."""
+
+    def __init__(
+        self, journal: Journal, executor: Executor, reporter: Reporter, serving_digest: Callable[[], str]
+    ) -> None:
+        self._journal = journal
+        self._executor = executor
+        self._reporter = reporter
+        self._serving_digest = serving_digest
+        self.on_settled: Callable[[], None] = _nothing  # a deployment has ended
+        self.on_expired: Callable[[], None] = _nothing  # a newer copy of the document is wanted
+        self._offers: collections.deque[Offer] = collections.deque(maxlen=_MAX_OFFERS)
+        self._changed = threading.Condition()
+        self._stopping = threading.Event()
+        self._resumption: recovery.Plan | None = None
+        self._thread = threading.Thread(target=self._run, name="edgeflow-deployer", daemon=True)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a deployment is in work."""
+        return self._journal.record.active is not None
+
+    @property
+    def handled(self) -> dict[str, int]:
+        """The ratchet."""
+        return self._journal.record.handled
+
+    def offer(self, offer: Offer) -> None:
+        """Hand over a verified document. One that says the same as a waiting one takes its place."""
+        with self._changed:
+            same = (offer.key, offer.desired.generation)
+            kept = [item for item in self._offers if (item.key, item.desired.generation) != same]
+            self._offers = collections.deque([*kept, offer], maxlen=_MAX_OFFERS)
+            self._changed.notify_all()
+
+    def prepare(self) -> None:
+        """Decide about a deployment that a crash or stop left behind, before any model is loaded: the
+        model on trial may be what kills the agent."""
+        entry = self._journal.record.active
+        if entry is None:
+            return
+        tries = entry.tries if entry.stopped_cleanly else entry.tries + 1
+        resumption = recovery.resume(
+            entry.state, entry.work, tries=tries, saves=entry.saves, activated=entry.activated
+        )
+        logger.info(
+            "deployment %s was %s when the agent ended: %s",
+            entry.deployment.execution,
+            entry.state.value,
+            resumption.why.value,
+        )
+        entry = msgspec.structs.replace(
+            entry,
+            tries=tries,
+            attempt=entry.attempt + (0 if entry.stopped_cleanly else 1),
+            stopped_cleanly=False,
+            reason=resumption.reason or entry.reason,
+            message=resumption.message or entry.message,
+        )
+        self._save(entry)
+        if machine.Effect.REVERT in resumption.step.effects:
+            self._executor.restore_pointers(entry)
+        self._resumption = resumption
+
+    def start(self) -> None:
+        """Begin to work."""
+        self._thread.start()
+
+    def stop(self, timeout_s: float = 30.0) -> None:
+        """Stop at the next safe place; may be called twice."""
+        self._stopping.set()
+        with self._changed:
+            self._changed.notify_all()
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
+            self._thread.join(timeout_s)
+
+    # The thread.
+
+    def _run(self) -> None:
+        try:
+            self._resume()
+            while not self._stopping.is_set():
+                with self._changed:
+                    while not self._offers and not self._stopping.is_set():
+                        self._changed.wait(5.0)
+                    offer = self._offers.popleft() if self._offers else None
+                if offer is not None:
+                    self._handle_safely(offer)
+        except StoppingError:
+            active = self._journal.record.active
+            if active is not None:
+                self._save(msgspec.structs.replace(active, stopped_cleanly=True))
+
+    def _handle_safely(self, offer: Offer) -> None:
+        try:
+            self._handle(offer)
+        except (StoppingError, SystemExit):
+            raise
+        except Exception:
+            # One document must not end the thread that will carry out the next.
+            logger.exception("handling generation %d failed", offer.desired.generation)
+
+    def _resume(self) -> None:
+        entry, resumption = self._journal.record.active, self._resumption
+        if entry is None or resumption is None:
+            return
+        try:
+            self._drive(entry, resumption.step)
+        except StoppingError:
+            raise
+        except Exception:
+            logger.exception("taking up deployment %s failed", entry.deployment.execution)
+
+    def _actual(self) -> plan.Actual:
+        record = self._journal.record
+        active = record.active
+        return plan.Actual(
+            handled=record.handled,
+            active_key=active.key if active else "",
+            active_generation=active.generation if active else -1,
+            digest=self._serving_digest(),
+        )
+
+    def _decide(self, offer: Offer) -> plan.Decision:
+        return plan.decide(offer.desired, offer.key, self._actual(), datetime.now(UTC))
+
+    def _superseded(self) -> bool:
+        with self._changed:
+            offers = list(self._offers)
+        return any(plan.supersedes(self._decide(offer)) for offer in offers)
+
+    def _handle(self, offer: Offer) -> None:
+        decision = self._decide(offer)
+        desired = offer.desired
+        logger.log(
+            logging.DEBUG if decision is plan.Decision.ALREADY_HANDLED else logging.INFO,
+            "generation %d: %s",
+            desired.generation,
+            decision.value,
+        )
+        if decision is plan.Decision.IGNORE_OLD_GENERATION:
+            # Without the execution's id: whatever became of that execution, this document does not tell.
+            self._reporter.refused(
+                offer.envelope_digest,
+                reason=decision.value,
+                message=f"generation {desired.generation} is older than what this device has handled; "
+                "a replayed document, or a server restored from a backup",
+                generation=desired.generation,
+            )
+        elif decision is plan.Decision.REJECT_EXPIRED:
+            self._reporter.refused(
+                offer.envelope_digest,
+                reason=decision.value,
+                message=f"the document expired at {desired.expires_at.isoformat()}; an old copy, or the "
+                "clock of this device is wrong",
+                execution=desired.deployments[0].execution if desired.deployments else "",
+                generation=desired.generation,
+            )
+            self.on_expired()
+        elif decision is plan.Decision.NOTHING_ASKED:
+            self._settle(offer.key, desired.generation)
+        elif decision in plan.WORK:
+            self._begin(offer, plan.WORK[decision])
+
+    def _begin(self, offer: Offer, work: Work) -> None:
+        deployment = offer.desired.deployments[0]
+        generation = offer.desired.generation
+        if work is Work.INSTALL:
+            try:
+                self._executor.check_room(deployment)
+            except errors.StateError as error:
+                self._reporter.refused(
+                    offer.envelope_digest,
+                    reason=error.reason,
+                    message=str(error),
+                    execution=deployment.execution,
+                    generation=generation,
+                )
+                self._settle(offer.key, generation)
+                return
+        entry = Entry(
+            deployment=deployment,
+            generation=generation,
+            key=offer.key,
+            work=work,
+            state=State.ACCEPTED,
+        )
+        self._save(entry)
+        crashpoints.reach("state.accepted")
+        self._reporter.step(entry)
+        event = machine.STARTS[work]
+        if work is Work.ADOPT:
+            try:
+                self._executor.check_adoption(deployment)
+            except errors.ModelError as error:
+                entry = msgspec.structs.replace(entry, reason=error.reason, message=str(error))
+                event = Event.FAILED
+        self._drive(entry, machine.advance(entry.state, event))
+
+    def _drive(self, entry: Entry, step: Step) -> None:
+        """Save, report, act, until the deployment has ended."""
+        while True:
+            moved = step.state is not entry.state
+            entry = msgspec.structs.replace(
+                entry, state=step.state, saves=entry.saves + 1, tries=0 if moved else entry.tries
+            )
+            if step.state is State.TRIAL and not entry.activated:
+                current, previous = self._executor.pointers()
+                entry = msgspec.structs.replace(
+                    entry, activated=True, before_current=current, before_previous=previous
+                )
+            self._save(entry)
+            if f"state.{step.state.value}" in crashpoints.POINTS:
+                crashpoints.reach(f"state.{step.state.value}")
+            if is_terminal(step.state):
+                self._end(entry, step)
+                return
+            if step.state is not State.TRIAL or _has_trial(entry):
+                self._reporter.step(entry)
+            entry, event = self._carry_out(entry, step)
+            step = machine.advance(entry.state, event)
+
+    def _carry_out(self, entry: Entry, step: Step) -> tuple[Entry, Event]:
+        interruption = Interruption(stopping=self._stopping, cancelled=self._superseded)
+        try:
+            for effect in step.effects:
+                self._executor.carry_out(effect, entry, interruption)
+        except StoppingError:
+            raise
+        except CancelledError:
+            message = "a newer document took its place"
+            return msgspec.structs.replace(entry, reason="superseded", message=message), Event.CANCELLED
+        except errors.EdgeflowError as error:
+            logger.warning("deployment %s: %s", entry.deployment.execution, error)
+            return msgspec.structs.replace(entry, reason=error.reason, message=str(error)), Event.FAILED
+        except Exception as error:
+            logger.exception("deployment %s failed in an unexpected way", entry.deployment.execution)
+            reason = "disk" if isinstance(error, OSError) else "internal"
+            message = f"{type(error).__name__}: {error}"
+            return msgspec.structs.replace(entry, reason=reason, message=message), Event.FAILED
+        return entry, Event.DONE
+
+    def _end(self, entry: Entry, step: Step) -> None:
+        # An end is carried out whatever comes: a stop waits for it, a newer document comes after it.
+        interruption = Interruption(stopping=threading.Event(), cancelled=lambda: False)
+        for effect in step.effects:
+            try:
+                self._executor.carry_out(effect, entry, interruption)
+            except Exception:
+                logger.exception("%s of deployment %s failed", effect.value, entry.deployment.execution)
+        self._reporter.step(entry)
+        logger.info(
+            "deployment %s (generation %d): %s %s",
+            entry.deployment.execution,
+            entry.generation,
+            entry.state.value,
+            entry.message,
+        )
+        self._settle(entry.key, entry.generation)
+
+    def _settle(self, key: str, generation: int) -> None:
+        record = self._journal.record
+        crashpoints.reach("settle.before")
+        self._journal.write(
+            msgspec.structs.replace(
+                record, handled=plan.advanced(record.handled, key, generation), active=None
+            )
+        )
+        crashpoints.reach("settle.after")
+        self.on_settled()
+
+    def _save(self, entry: Entry) -> None:
+        self._journal.write(msgspec.structs.replace(self._journal.record, active=entry))
+
+
+def _nothing() -> None:
+    """Nobody listens."""
+
+
+def _has_trial(entry: Entry) -> bool:
+    trial = entry.deployment.trial
+    return trial.duration_s > 0 or trial.minimum_requests > 0

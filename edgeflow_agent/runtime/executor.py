@@ -1,0 +1,357 @@
+"""Carrying out the effects that the machine of one deployment asks for.
+
+Every effect may run twice: after a crash it is taken up again from whatever the disk says.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from edgeflow_agent import errors
+from edgeflow_agent.config import AgentConfig
+from edgeflow_agent.core import backoff
+from edgeflow_agent.core.machine import Effect
+from edgeflow_agent.inference import engine, slot, trial_load
+from edgeflow_agent.link import download
+from edgeflow_agent.link.http import DeviceApi
+from edgeflow_agent.store import crashpoints, releases
+from edgeflow_agent.store.blobs import BlobStore
+from edgeflow_agent.store.journal import Entry
+from edgeflow_agent.wire import documents
+from edgeflow_agent.wire.documents import DesiredDeployment, FileRef, Interface, ModelRef
+
+logger = logging.getLogger(__name__)
+
+_MIB = 1 << 20
+_PROGRESS_EVERY_S = 2.0
+_DOWNLOAD_DEADLINE_S = 24 * 3600.0
+_TRIAL_MIN_REQUESTS = 10
+_WATCH_EVERY_S = 0.05
+
+
+class StoppingError(Exception):
+    """The agent stops; the deployment goes on after the next start."""
+
+
+class CancelledError(Exception):
+    """A newer document takes the place of the one in work."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Interruption:
+    """How an effect learns that it should not go on."""
+
+    stopping: threading.Event
+    cancelled: Callable[[], bool]
+
+    def check(self) -> None:
+        """Raise when there is a reason not to go on."""
+        if self.stopping.is_set():
+            raise StoppingError
+        if self.cancelled():
+            raise CancelledError
+
+    def is_due(self) -> bool:
+        """Whether `check` would raise."""
+        return self.stopping.is_set() or self.cancelled()
+
+    def wait(self, seconds: float) -> None:
+        """Wait, and raise as soon as there is a reason not to go on."""
+        deadline = time.monotonic() + seconds
+        while True:
+            self.check()
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return
+            self.stopping.wait(min(left, 0.2))
+
+
+class Executor:
+    """The hands of the deployer: content store, releases, slot and download."""
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        store: BlobStore,
+        release_store: releases.ReleaseStore,
+        model_slot: slot.Slot,
+        api: Callable[[], DeviceApi],
+        on_progress: Callable[[Entry, float], None],
+    ) -> None:
+        self._config = config
+        self._blobs = store
+        self._releases = release_store
+        self._slot = model_slot
+        self._api = api
+        self._on_progress = on_progress
+        self._candidate: slot.Serving | None = None
+
+    def release_name(self, entry: Entry) -> str:
+        """The folder of this deployment. With the generation, because a name is never used twice."""
+        return f"{releases.folder_name(entry.deployment.execution)}-{entry.generation}"
+
+    def pointers(self) -> tuple[str, str]:
+        """What `current` and `previous` name now."""
+        return self._releases.current(), self._releases.previous()
+
+    def check_room(self, deployment: DesiredDeployment) -> None:
+        """Raise when the device does not take a model of this size, or has no space for it."""
+        total = sum(item.size for item in deployment.files)
+        if total > self._config.max_model_mb * _MIB:
+            raise errors.StateError(
+                f"the model has {total} bytes; this device takes at most {self._config.max_model_mb} MiB "
+                "(store.max_model_mb)",
+                reason="too_large",
+            )
+        keep_free = self._config.keep_free_mb * _MIB
+        try:
+            self._blobs.check_space(deployment.files, keep_free=keep_free)
+        except errors.StateError:
+            self._releases.collect_garbage(files=deployment.files)
+            self._blobs.check_space(deployment.files, keep_free=keep_free)
+
+    def carry_out(self, effect: Effect, entry: Entry, interruption: Interruption) -> None:
+        """Do it, or raise."""
+        if effect is Effect.FETCH:
+            self._fetch(entry, interruption)
+        elif effect is Effect.VERIFY:
+            self._verify(entry, interruption)
+        elif effect is Effect.LOAD:
+            self._load(entry, interruption)
+        elif effect is Effect.ACTIVATE:
+            self._activate(entry, interruption)
+        elif effect is Effect.WATCH:
+            self._watch(entry, interruption)
+        elif effect is Effect.COMMIT:
+            self._slot.release_previous()
+            self._releases.collect_garbage()
+        elif effect is Effect.REVERT:
+            self._revert(entry)
+        elif effect is Effect.DISCARD:
+            self._candidate = None
+            self._releases.discard(self.release_name(entry))
+            engine.trim_memory()
+        elif effect is Effect.ADOPT:
+            self._adopt(entry)
+        elif effect is Effect.UNLOAD:
+            self._releases.unpoint()
+            self._slot.clear()
+            self._releases.collect_garbage()
+
+    # Bringing the files here.
+
+    def _fetch(self, entry: Entry, interruption: Interruption) -> None:
+        files = list({item.sha256: item for item in entry.deployment.files}.values())
+        total = sum(item.size for item in files) or 1
+        done = 0
+        said = time.monotonic()
+
+        def on_bytes(count: int) -> None:
+            nonlocal said
+            if count:
+                crashpoints.reach("download.part_written")
+            now = time.monotonic()
+            if now - said >= _PROGRESS_EVERY_S:
+                said = now
+                self._on_progress(entry, min((done + count) / total, 1.0))
+
+        for item in files:
+            interruption.check()
+            if not self._blobs.has(item):
+                self._fetch_one(item, interruption, on_bytes)
+            done += item.size
+
+    def _fetch_one(self, item: FileRef, interruption: Interruption, on_bytes: Callable[[int], None]) -> None:
+        partial = self._blobs.partial(item.sha256)
+        deadline = time.monotonic() + _DOWNLOAD_DEADLINE_S
+        wrong = failures = 0
+        while True:
+            before = download.partial_size(partial)
+            try:
+                download.fetch(
+                    self._api(),
+                    item,
+                    partial,
+                    gap_s=self._config.download_gap_s,
+                    should_stop=interruption.is_due,
+                    on_bytes=on_bytes,
+                )
+            except download.StoppedError:
+                interruption.check()
+            except errors.ContractError:
+                wrong += 1
+                if wrong >= 2:
+                    raise
+                logger.warning("%s arrived damaged; it is fetched once more", item.path)
+            except errors.TransferError as error:
+                if not error.retry or time.monotonic() > deadline:
+                    raise
+                failures = 1 if download.partial_size(partial) > before else failures + 1
+                # Backing off is no secret of cryptography.
+                delay = backoff.delay(failures, random.random())  # noqa: S311
+                logger.info("%s; trying again in %.1f s", error, delay)
+                interruption.wait(delay)
+            else:
+                self._blobs.admit(item.sha256)
+                return
+
+    def _verify(self, entry: Entry, interruption: Interruption) -> None:
+        # Hashes every file again, and fetches anew what a power cut may have damaged since.
+        self._fetch(entry, interruption)
+        manifest = releases.Manifest(
+            deployment=entry.deployment,
+            generation=entry.generation,
+            digest=documents.bundle_digest(entry.deployment.files),
+        )
+        self._releases.lay_out(self.release_name(entry), manifest)
+
+    # Loading and swapping.
+
+    def _load(self, entry: Entry, interruption: Interruption) -> None:
+        name = self.release_name(entry)
+        manifest = self._releases.verify(name)
+        deployment = entry.deployment
+        verdict = trial_load.trial_load(
+            self._releases.entry(name, manifest),
+            declared=deployment.interface.inputs,
+            threads=deployment.runtime.threads or self._config.threads,
+            providers=deployment.runtime.providers,
+            timeout_s=deployment.runtime.load_timeout_s,
+            max_memory_mb=deployment.runtime.max_memory_mb,
+            should_stop=interruption.is_due,
+        )
+        if verdict is None:
+            interruption.check()
+        crashpoints.reach("load.trial_passed")
+        self._candidate = self._load_release(name, manifest)
+        crashpoints.reach("load.loaded")
+
+    def _load_release(self, name: str, manifest: releases.Manifest) -> slot.Serving:
+        deployment = manifest.deployment
+        return slot.load(
+            self._releases.entry(name, manifest),
+            model=deployment.model or ModelRef(name="", version=""),
+            declared=deployment.interface,
+            threads=deployment.runtime.threads or self._config.threads,
+            providers=deployment.runtime.providers,
+            timeout_s=deployment.runtime.load_timeout_s,
+            digest=manifest.digest,
+            deployment=deployment.id,
+            execution=deployment.execution,
+            generation=manifest.generation,
+            release=name,
+            max_concurrent=deployment.runtime.max_concurrent,
+        )
+
+    def _activate(self, entry: Entry, interruption: Interruption) -> None:
+        name = self.release_name(entry)
+        serving = self._slot.current
+        if serving is not None and serving.release == name:
+            return  # the start of the agent has loaded it already
+        if self._candidate is None or self._candidate.release != name:
+            self._load(entry, interruption)
+        assert self._candidate is not None
+        self._releases.point(current=name, previous=entry.before_current)
+        self._slot.swap(self._candidate)
+        self._candidate = None
+        crashpoints.reach("swap.done")
+
+    def _watch(self, entry: Entry, interruption: Interruption) -> None:
+        """Return when the trial ends well; raise ModelError when it ends badly."""
+        trial = entry.deployment.trial
+        serving = self._slot.current
+        assert serving is not None
+        previous = self._slot.previous
+        usual_s = previous.stats.mean_s() if previous is not None else 0.0
+        begin = time.monotonic()
+        while True:
+            stats = serving.stats
+            if stats.requests >= _TRIAL_MIN_REQUESTS:
+                share = stats.errors / stats.requests
+                if share > trial.max_error_rate:
+                    raise errors.ModelError(
+                        f"{stats.errors} of {stats.requests} requests on trial failed; "
+                        f"at most {trial.max_error_rate:.0%} may",
+                        reason="trial_errors",
+                    )
+                if trial.max_latency_ratio and usual_s and stats.mean_s() > trial.max_latency_ratio * usual_s:
+                    raise errors.ModelError(
+                        f"a run takes {stats.mean_s() * 1e3:.2f} ms on trial, {usual_s * 1e3:.2f} ms before",
+                        reason="trial_latency",
+                    )
+            if time.monotonic() - begin >= trial.duration_s and stats.requests >= trial.minimum_requests:
+                return
+            interruption.wait(_WATCH_EVERY_S)
+
+    def _revert(self, entry: Entry) -> None:
+        target = entry.before_current
+        self.restore_pointers(entry)
+        self._candidate = None
+        current, previous = self._slot.current, self._slot.previous
+        if current is not None and current.release == target:
+            return
+        if previous is not None and previous.release == target:
+            self._slot.revert(previous)
+        else:
+            self._slot.revert(self._first_servable([target]) if target else None)
+
+    def restore_pointers(self, entry: Entry) -> None:
+        """`current` and `previous` as they were before this deployment."""
+        if entry.activated:
+            self._releases.point(current=entry.before_current, previous=entry.before_previous)
+
+    def _adopt(self, entry: Entry) -> None:
+        serving = self._slot.current
+        if serving is None:
+            return
+        deployment = entry.deployment
+        manifest = releases.Manifest(
+            deployment=deployment, generation=entry.generation, digest=serving.digest
+        )
+        self._releases.rewrite(serving.release, manifest)
+        self._slot.rename(
+            dataclasses.replace(
+                serving,
+                model=deployment.model or serving.model,
+                interface=Interface(
+                    inputs=serving.interface.inputs,
+                    outputs=serving.interface.outputs,
+                    columns=deployment.interface.columns,
+                    labels=deployment.interface.labels,
+                ),
+                deployment=deployment.id,
+                execution=deployment.execution,
+                generation=entry.generation,
+                max_concurrent=deployment.runtime.max_concurrent,
+                loaded_at=datetime.now(UTC),
+            )
+        )
+
+    def check_adoption(self, deployment: DesiredDeployment) -> None:
+        """Raise ModelError when what serves does not have the declared inputs."""
+        serving = self._slot.current
+        if serving is not None:
+            engine.check_interface(serving.engine, deployment.interface.inputs)
+
+    # Starting with what the disk holds.
+
+    def boot(self) -> None:
+        """Serve the best release that is whole: `current`, else `previous`, else another."""
+        serving = self._first_servable(list(self._releases.bootable()))
+        if serving is not None:
+            self._slot.swap(serving)
+            logger.info("serving %s version %s from disk", serving.model.name, serving.model.version)
+
+    def _first_servable(self, names: list[str]) -> slot.Serving | None:
+        for name in names:
+            try:
+                return self._load_release(name, self._releases.verify(name))
+            except errors.EdgeflowError as error:
+                logger.error("release %s cannot be served: %s", name, error)
+        return None

@@ -1,0 +1,132 @@
+"""The thread that asks the server over HTTP: session, trust, and the desired document.
+
+It goes on at a slow rate while MQTT is up, so that a lost message heals by itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from collections.abc import Callable
+
+from edgeflow_agent import errors
+from edgeflow_agent.core import backoff
+from edgeflow_agent.link.http import DeviceApi
+from edgeflow_agent.runtime.inbox import Inbox
+from edgeflow_agent.wire.documents import Session
+
+logger = logging.getLogger(__name__)
+
+_REVOKED_RETRY_S = 60.0
+_SESSION_EVERY_POLLS = 12
+_MAX_BACKOFF_S = 60.0
+
+
+class Poller:
+    """Level-triggered: every turn asks for everything that it needs to know."""
+
+    def __init__(
+        self,
+        api: Callable[[], DeviceApi],
+        inbox: Callable[[], Inbox],
+        *,
+        generation: Callable[[], int],
+        mqtt_connected: Callable[[], bool],
+        on_session: Callable[[Session], None],
+    ) -> None:
+        self._api = api
+        self._inbox = inbox
+        self._generation = generation
+        self._mqtt_connected = mqtt_connected
+        self._on_session = on_session
+        self._session: Session | None = None
+        self._polls = 0
+        self._etag = ""
+        self._failures = 0
+        self._last_error = ""
+        self._want_trust = False
+        self._stopping = threading.Event()
+        self._wake = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="edgeflow-poller", daemon=True)
+
+    def start(self) -> None:
+        """Begin to ask."""
+        self._thread.start()
+
+    def stop(self, timeout_s: float = 15.0) -> None:
+        """Ask no more; may be called twice."""
+        self._stopping.set()
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
+
+    def wake(self) -> None:
+        """Ask now."""
+        self._wake.set()
+
+    def want_trust(self) -> None:
+        """Fetch the trust document: somebody signed with a key that is not known yet."""
+        self._want_trust = True
+        self._wake.set()
+
+    def forget_etag(self) -> None:
+        """The document was not acted on: the next answer has to carry it again."""
+        self._etag = ""
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            # Cleared first: what comes during the turn asks for another one.
+            self._wake.clear()
+            self._wake.wait(self._turn())
+            if self._failures and not self._stopping.is_set():
+                # A storm of wake-ups must not become a storm of failing requests.
+                self._stopping.wait(0.2)
+
+    def _turn(self) -> float:
+        """Ask once; return how long to wait."""
+        try:
+            session = self._talk()
+        except errors.TransferError as error:
+            return self._failed(error)
+        except errors.EdgeflowError as error:
+            return self._failed(errors.TransferError(f"the server's answer is of no use: {error}"))
+        except Exception:
+            # The network brings anything; this thread must be there tomorrow.
+            logger.exception("polling failed in an unexpected way")
+            return _REVOKED_RETRY_S
+        if self._last_error:
+            logger.info("the server answers again")
+        self._failures, self._last_error = 0, ""
+        delay = session.slow_poll_s if self._mqtt_connected() else session.poll_s
+        # Spread, so that a fleet that was switched on together does not stay in step.
+        return max(delay, 0.1) * random.uniform(0.9, 1.1)  # noqa: S311
+
+    def _talk(self) -> Session:
+        api = self._api()
+        if self._session is None or self._polls % _SESSION_EVERY_POLLS == 0:
+            self._session = api.session()
+            self._on_session(self._session)
+        self._polls += 1
+        inbox = self._inbox()
+        if self._want_trust or self._session.trust_version > inbox.identity.trust_version:
+            self._want_trust = False
+            inbox.update_trust(api.trust())
+        answer = api.desired(etag=self._etag, generation=self._generation())
+        if answer.status == 200:
+            self._etag = answer.etag
+            if not inbox.receive(answer.body):
+                self._etag = ""
+        return self._session
+
+    def _failed(self, error: errors.TransferError) -> float:
+        self._failures += 1
+        text = str(error)
+        if text != self._last_error:
+            # Once per cause: a device may be offline for weeks.
+            logger.warning("%s", text)
+            self._last_error = text
+        if error.status == 401:
+            return _REVOKED_RETRY_S
+        base = min(self._session.poll_s if self._session else 1.0, 5.0)
+        return backoff.delay(self._failures, random.random(), base=base, ceiling=_MAX_BACKOFF_S)  # noqa: S311

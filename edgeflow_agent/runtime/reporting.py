@@ -1,0 +1,102 @@
+"""Turning what happens on the device into reports, each kept in the spool before anybody hears of it."""
+
+from __future__ import annotations
+
+import collections
+import hashlib
+import logging
+import sqlite3
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from edgeflow_agent.store.journal import Entry
+from edgeflow_agent.store.spool import Spool
+from edgeflow_agent.wire import documents
+from edgeflow_agent.wire.documents import Report
+from edgeflow_agent.wire.states import State
+
+logger = logging.getLogger(__name__)
+
+_REMEMBERED_REFUSALS = 256
+
+
+class Reporter:
+    """Where every report begins. Thread-safe."""
+
+    def __init__(self, spool: Spool, on_new: Callable[[], None]) -> None:
+        self._spool = spool
+        self._on_new = on_new
+        self._lock = threading.Lock()
+        self._refused: collections.OrderedDict[tuple[str, str], None] = collections.OrderedDict()
+
+    def step(self, entry: Entry, *, progress: float | None = None) -> None:
+        """Where a deployment stands."""
+        self._add(
+            execution=entry.deployment.execution,
+            generation=entry.generation,
+            state=entry.state,
+            attempt=entry.attempt,
+            reason=entry.reason,
+            message=entry.message,
+            progress=progress,
+            digest=documents.bundle_digest(entry.deployment.files) if entry.deployment.files else "",
+        )
+
+    def refused(
+        self, envelope_digest: str, *, reason: str, message: str, execution: str = "", generation: int = 0
+    ) -> None:
+        """A document that is not acted on: reported once for each document and reason."""
+        with self._lock:
+            known = (envelope_digest, reason)
+            if known in self._refused:
+                return
+            self._refused[known] = None
+            if len(self._refused) > _REMEMBERED_REFUSALS:
+                self._refused.popitem(last=False)
+        logger.warning("refused a desired document (%s): %s", reason, message)
+        self._add(
+            execution=execution,
+            generation=generation,
+            state=State.REJECTED,
+            reason=reason,
+            message=message,
+        )
+
+    def _add(
+        self,
+        *,
+        execution: str,
+        generation: int,
+        state: State,
+        attempt: int = 1,
+        reason: str = "",
+        message: str = "",
+        progress: float | None = None,
+        digest: str = "",
+    ) -> None:
+        report = Report(
+            boot="",
+            seq=0,
+            execution=execution,
+            generation=generation,
+            state=state,
+            attempt=attempt,
+            reason=reason[:256],
+            message=message[:4096],
+            progress=progress,
+            digest=digest,
+            at=datetime.now(UTC),
+        )
+        try:
+            self._spool.add(report)
+        except sqlite3.Error as error:
+            # A full disk must not stop a model from serving; the server learns the outcome from presence.
+            logger.error("a report could not be kept: %s", error)
+            return
+        self._on_new()
+
+
+def envelope_digest(envelope: bytes) -> str:
+    """What tells one document from another."""
+    return hashlib.sha256(envelope).hexdigest()
