@@ -111,7 +111,7 @@ def enroll(token: str, target: str | None, file: Path | None, force: bool, **ove
     from edgeflow_agent.runtime import enrolment
 
     if token == "-":  # noqa: S105 - the word for standard input
-        token = click.get_text_stream("stdin").readline()
+        token = sys.stdin.readline()
     identity = enrolment.enrol(config, token=token, target=name, force=force)
     click.echo(f"enrolled as {identity.target} at {identity.server_url}")
     click.echo(f"start it with: edgeflow-agent run --state-dir {config.state_dir}")

@@ -44,7 +44,12 @@ def enrol(config: AgentConfig, *, token: str, target: str, force: bool = False) 
                 hostname=platform.node()[:256],
             )
         )
-        answer = _ask(DeviceApi(server), request)
+        try:
+            answer = _ask(DeviceApi(server), request)
+        except errors.TransferError as error:
+            if error.status == 401 or not error.retry:
+                file.abandon_enrolment()
+            raise
         identity = _identity(answer, target, parsed, server.url)
         file.finish_enrolment(identity)
     logger.info("enrolled as %s", identity.target)

@@ -89,6 +89,10 @@ class IdentityFile:
         durable.replace(self._pending, documents.encode(request))
         return request
 
+    def abandon_enrolment(self) -> None:
+        """The server said no for good: the token is not kept."""
+        durable.remove(self._pending)
+
     def finish_enrolment(self, identity: Identity) -> None:
         """Keep the answer, then forget the question: it holds the token."""
         self.write(identity)
