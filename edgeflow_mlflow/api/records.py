@@ -8,7 +8,9 @@ from typing import Annotated, Any
 import msgspec
 
 from edgeflow_agent.wire import documents, topics
-from edgeflow_mlflow.api.routing import MAX_LIMIT
+
+# How long a page of a list may be.
+MAX_LIMIT = 500
 
 TargetId = Annotated[str, msgspec.Meta(pattern=f"^{topics.TARGET_ID.pattern}$", max_length=63)]
 Label = Annotated[str, msgspec.Meta(max_length=256)]

@@ -10,9 +10,6 @@ from typing import Any
 from edgeflow_mlflow.catalog import Catalog
 from edgeflow_mlflow.services.state import State
 
-# How long a page of a list may be.
-MAX_LIMIT = 500
-
 
 class Policy(enum.StrEnum):
     """Who may use a route."""

@@ -52,6 +52,23 @@ def plain_uri(uri: str) -> str:
     return uri.removeprefix(_OUR_SCHEME).removeprefix("edgeflow:")
 
 
+def prepare_environment(
+    *, backend: str, artifacts: str, static_prefix: str, allowed_hosts: tuple[str, ...]
+) -> None:
+    """Say to MLflow's modules in this process what `mlflow server` says to its workers."""
+    os.environ[_BACKEND] = os.environ[_REGISTRY] = backend
+    os.environ["_MLFLOW_SERVER_ARTIFACT_ROOT"] = "mlflow-artifacts:/"
+    os.environ["_MLFLOW_SERVER_ARTIFACT_DESTINATION"] = artifacts
+    os.environ["_MLFLOW_SERVER_SERVE_ARTIFACTS"] = "true"
+    os.environ["_MLFLOW_SGI_NAME"] = "uvicorn"
+    if static_prefix:
+        os.environ["_MLFLOW_STATIC_PREFIX"] = static_prefix
+    if allowed_hosts:
+        os.environ.setdefault(
+            "MLFLOW_SERVER_ALLOWED_HOSTS", ",".join((*allowed_hosts, "localhost:*", "127.0.0.1:*"))
+        )
+
+
 def artifacts_only() -> bool:
     """Whether the server is to serve artifacts and nothing else."""
     return os.environ.get("_MLFLOW_SERVER_ARTIFACTS_ONLY", "").lower() == "true"

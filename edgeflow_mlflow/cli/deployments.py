@@ -1,0 +1,117 @@
+"""`edgeflow deployments`: what `mlflow deployments` shows as one long line, as tables."""
+
+from __future__ import annotations
+
+import click
+
+from edgeflow_mlflow.api import records
+from edgeflow_mlflow.cli import options, show
+
+
+@click.group()
+def deployments() -> None:
+    """Deployments. Make and move them with `mlflow deployments … -t edgeflow`."""
+
+
+@deployments.command("list")
+@options.server
+@options.as_json
+def listing(server: str | None, json: bool) -> None:
+    """Every deployment."""
+    found = show.client(server).deployments()
+    if json:
+        show.as_json(found)
+        return
+    show.table(
+        ("NAME", "STATUS", "MODEL", "TARGETS", "ROLLOUT", "UPDATED", "BY"),
+        [
+            (
+                item.name,
+                item.status,
+                f"{item.rollout.model.name}/{item.rollout.model.version}",
+                item.fleet
+                or item.selector
+                or ",".join(item.targets[:4]) + (",…" if len(item.targets) > 4 else ""),
+                item.rollout.number,
+                show.ago(item.updated_at),
+                item.rollout.created_by,
+            )
+            for item in found
+        ],
+        empty="No deployments. Make one: mlflow deployments create -t edgeflow --name … -m … -C target=…",
+    )
+
+
+@deployments.command("show")
+@options.server
+@options.as_json
+@click.argument("name")
+def one(server: str | None, json: bool, name: str) -> None:
+    """One deployment: each device, and where the model comes from."""
+    detail = show.client(server).deployment(name)
+    if json:
+        show.as_json(detail)
+        return
+    item = detail.deployment
+    run = detail.lineage.get("run") or {}
+    sets = [f"{found['name']} ({found['digest']})" for found in detail.lineage.get("datasets", ())]
+    show.table(
+        ("", ""),
+        [
+            ("deployment", f"{item.name}: {item.status}"),
+            ("model", f"{item.rollout.model.name}/{item.rollout.model.version} from {item.model_uri}"),
+            ("run", f"{run.get('name', '')} {run.get('id', 'unknown')}".strip()),
+            ("data sets", ", ".join(sets) or "none logged"),
+        ],
+        empty="",
+    )
+    click.echo()
+    _executions(detail.executions)
+
+
+@deployments.command()
+@options.server
+@options.as_json
+@click.argument("name")
+def history(server: str | None, json: bool, name: str) -> None:
+    """Every rollout of a deployment, newest first."""
+    found = show.client(server).history(name)
+    if json:
+        show.as_json(found)
+        return
+    show.table(
+        ("ROLLOUT", "MODEL", "STATUS", "WHEN", "BY", "WHY"),
+        [
+            (
+                item.number,
+                f"{item.model.name}/{item.model.version}",
+                item.status,
+                f"{item.created_at:%Y-%m-%d %H:%M}",
+                item.created_by,
+                item.reason,
+            )
+            for item in found.rollouts
+        ],
+        empty="",
+    )
+    click.echo()
+    _executions(found.executions)
+
+
+def _executions(found: list[records.ExecutionView]) -> None:
+    show.table(
+        ("TARGET", "ROLLOUT", "ACTION", "STATE", "REASON", "MESSAGE", "CHANGED"),
+        [
+            (
+                item.target,
+                item.rollout,
+                item.action,
+                item.state,
+                item.reason,
+                item.message,
+                show.ago(item.updated_at),
+            )
+            for item in found
+        ],
+        empty="No executions.",
+    )

@@ -1,0 +1,98 @@
+"""`edgeflow targets`: which devices there are, and what each serves."""
+
+from __future__ import annotations
+
+import click
+
+from edgeflow_mlflow.cli import options, show
+
+
+@click.group()
+def targets() -> None:
+    """Devices."""
+
+
+@targets.command("list")
+@options.server
+@options.as_json
+@click.option("--selector", default="", help="Labels, as site=lyon,arm!=left.")
+def listing(server: str | None, json: bool, selector: str) -> None:
+    """Every device with what it serves."""
+    found = show.client(server).targets(selector=selector)
+    if json:
+        show.as_json(found)
+        return
+    show.table(
+        ("TARGET", "STATUS", "SEEN", "DEPLOYMENT", "SERVES", "IN SYNC", "STATE", "LABELS"),
+        [
+            (
+                item.id,
+                item.status,
+                show.ago(item.last_seen_at),
+                item.deployment,
+                f"{item.actual.model}/{item.actual.version}" if item.actual.serving else "nothing",
+                "yes" if item.in_sync else "NO",
+                item.execution.state if item.execution else "",
+                options.joined(item.labels),
+            )
+            for item in found
+        ],
+        empty="No targets. Let one in: edgeflow tokens create",
+    )
+
+
+@targets.command("show")
+@options.server
+@options.as_json
+@click.argument("target")
+def one(server: str | None, json: bool, target: str) -> None:
+    """One device."""
+    found = show.client(server).target(target)
+    if json:
+        show.as_json(found)
+        return
+    actual = found.actual
+    rows = [
+        ("target", found.id),
+        ("status", f"{found.status}, seen {show.ago(found.last_seen_at)}"),
+        ("labels", options.joined(found.labels)),
+        ("deployment", found.deployment or "none"),
+        ("serves", f"{actual.model}/{actual.version}" if actual.serving else "nothing"),
+        ("run", actual.run_id or "unknown"),
+        ("digest", actual.digest),
+        ("in sync", "yes" if found.in_sync else "no"),
+        ("answers at", actual.infer_url),
+        ("agent", f"{actual.agent_version} on {actual.platform}, onnxruntime {actual.onnxruntime_version}"),
+    ]
+    if found.execution is not None:
+        told = " ".join(word for word in (found.execution.reason, found.execution.message) if word)
+        rows.append(("last change", f"{found.execution.action}: {found.execution.state} {told}".strip()))
+    show.table(("", ""), rows, empty="")
+
+
+@targets.command()
+@options.server
+@click.argument("target")
+@click.argument("labels", nargs=-1, required=True)
+def label(server: str | None, target: str, labels: tuple[str, ...]) -> None:
+    """Give a device new labels, in place of the old: key=value …"""
+    changed = show.client(server).label(target, options.pairs(labels))
+    click.echo(f"{changed.id}: {options.joined(changed.labels)}")
+
+
+@targets.command()
+@options.server
+@click.argument("target")
+def revoke(server: str | None, target: str) -> None:
+    """Shut a device out: its credential is worthless from now on."""
+    show.client(server).revoke(target)
+    click.echo(f"revoked {target}; let it in again with: edgeflow tokens create --target {target}")
+
+
+@targets.command()
+@options.server
+@click.argument("target")
+def delete(server: str | None, target: str) -> None:
+    """Forget a device that no deployment holds."""
+    show.client(server).delete_target(target)
+    click.echo(f"deleted {target}")

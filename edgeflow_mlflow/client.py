@@ -1,0 +1,236 @@
+"""A typed Python client of /api/v1, over MLflow's own HTTP: its retries, credentials and TLS settings."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+from urllib.parse import quote, urlencode
+
+import click
+import msgspec
+from mlflow.exceptions import MlflowException
+from mlflow.utils.credentials import get_default_host_creds
+from mlflow.utils.rest_utils import http_request
+
+from edgeflow_agent.wire.states import TERMINAL
+from edgeflow_mlflow.api import records
+
+T = TypeVar("T", bound=msgspec.Struct)
+_DONE = frozenset(state.value for state in TERMINAL)
+_LOOK_EVERY_S = 0.25
+
+
+class ApiError(MlflowException, click.ClickException):
+    """The server refused, or cannot be reached. A command line shows the message and nothing else."""
+
+    def __init__(self, message: str, *, status: int = 0, error_code: str = "BAD_REQUEST") -> None:
+        from mlflow.protos import databricks_pb2
+
+        known = databricks_pb2.ErrorCode.keys()
+        code = databricks_pb2.ErrorCode.Value(error_code if error_code in known else "BAD_REQUEST")
+        MlflowException.__init__(self, message, error_code=code)
+        click.ClickException.__init__(self, message)
+        self.status = status
+
+
+def server_address(target_uri: str, tracking_uri: str) -> str:
+    """The server that a deployments target means: `edgeflow` is the tracking server,
+    `edgeflow:http://host:port` or `edgeflow://host:port` another one."""
+    rest = target_uri.removeprefix("edgeflow").removeprefix(":")
+    if rest.startswith("//"):
+        rest = f"http:{rest}"
+    address = (rest or tracking_uri).rstrip("/")
+    if address.startswith(("http://", "https://")):
+        return address
+    raise ApiError(
+        f"there is no Edgeflow server at {address!r}: set MLFLOW_TRACKING_URI=http://host:port, or use the "
+        "target edgeflow:http://host:port",
+        error_code="INVALID_PARAMETER_VALUE",
+    )
+
+
+class Client:
+    """Talks to one server. Every method raises ApiError with the server's own words."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address.rstrip("/")
+
+    # ---- health
+
+    def ready(self) -> records.Ready:
+        """Whether a hub runs and MQTT is there."""
+        return self._call("GET", "/ready", records.Ready)
+
+    # ---- tokens
+
+    def create_token(self, body: records.TokenCreate) -> records.TokenCreated:
+        """A new enrolment token; its text is in the answer and nowhere else."""
+        return self._call("POST", "/tokens", records.TokenCreated, body)
+
+    def tokens(self) -> list[records.TokenView]:
+        """All tokens."""
+        return self._all("/tokens", records.TokenList, lambda page: page.tokens)
+
+    def revoke_token(self, token_id: str) -> None:
+        """Make a token worthless."""
+        self._call("DELETE", f"/tokens/{quote(token_id, safe='')}", records.Empty)
+
+    # ---- targets
+
+    def targets(self, *, selector: str = "", deployment: str = "") -> list[records.TargetView]:
+        """All targets, or those that a selector or a deployment picks."""
+        query = {"selector": selector, "deployment": deployment}
+        return self._all("/targets", records.TargetList, lambda page: page.targets, query)
+
+    def target(self, name: str) -> records.TargetView:
+        """One target."""
+        return self._call("GET", f"/targets/{quote(name, safe='')}", records.TargetView)
+
+    def label(self, name: str, labels: dict[str, str]) -> records.TargetView:
+        """Give a target new labels."""
+        return self._call(
+            "PATCH",
+            f"/targets/{quote(name, safe='')}",
+            records.TargetView,
+            records.TargetChange(labels=labels),
+        )
+
+    def revoke(self, name: str) -> records.TargetView:
+        """Shut a device out."""
+        return self._call(
+            "POST", f"/targets/{quote(name, safe='')}/revoke", records.TargetView, records.Empty()
+        )
+
+    def delete_target(self, name: str) -> None:
+        """Forget a target."""
+        self._call("DELETE", f"/targets/{quote(name, safe='')}", records.Empty)
+
+    # ---- fleets
+
+    def create_fleet(self, body: records.FleetCreate) -> records.FleetView:
+        """Name a set of targets."""
+        return self._call("POST", "/fleets", records.FleetView, body)
+
+    def change_fleet(self, name: str, body: records.FleetChange) -> records.FleetView:
+        """Define a fleet anew."""
+        return self._call("PATCH", f"/fleets/{quote(name, safe='')}", records.FleetView, body)
+
+    def delete_fleet(self, name: str) -> None:
+        """Forget a fleet."""
+        self._call("DELETE", f"/fleets/{quote(name, safe='')}", records.Empty)
+
+    def fleets(self) -> list[records.FleetView]:
+        """All fleets."""
+        return self._all("/fleets", records.FleetList, lambda page: page.fleets)
+
+    def fleet(self, name: str) -> records.FleetView:
+        """One fleet."""
+        return self._call("GET", f"/fleets/{quote(name, safe='')}", records.FleetView)
+
+    # ---- deployments
+
+    def create_deployment(self, body: records.DeploymentCreate) -> records.DeploymentView:
+        """Bind a model to targets."""
+        return self._call("POST", "/deployments", records.DeploymentView, body)
+
+    def change_deployment(self, name: str, body: records.DeploymentChange) -> records.DeploymentView:
+        """Move a deployment."""
+        return self._call("PATCH", f"/deployments/{quote(name, safe='')}", records.DeploymentView, body)
+
+    def delete_deployment(self, name: str, *, keep_serving: bool = False) -> records.DeploymentView:
+        """End a deployment."""
+        return self._call(
+            "DELETE",
+            f"/deployments/{quote(name, safe='')}",
+            records.DeploymentView,
+            records.DeploymentDelete(keep_serving=keep_serving),
+        )
+
+    def deployments(self) -> list[records.DeploymentView]:
+        """All living deployments."""
+        return self._all("/deployments", records.DeploymentList, lambda page: page.deployments)
+
+    def deployment(self, name: str) -> records.DeploymentDetail:
+        """One deployment, how each target stands, and its lineage."""
+        return self._call("GET", f"/deployments/{quote(name, safe='')}", records.DeploymentDetail)
+
+    def history(self, name: str) -> records.History:
+        """The newest rollouts of a deployment."""
+        return self._call("GET", f"/deployments/{quote(name, safe='')}/history", records.History)
+
+    def predict(self, name: str, body: records.PredictRequest) -> records.PredictResponse:
+        """Ask one of a deployment's targets."""
+        return self._call(
+            "POST", f"/deployments/{quote(name, safe='')}/predict", records.PredictResponse, body
+        )
+
+    def watch(self, name: str, timeout_s: float) -> Iterator[records.DeploymentDetail]:
+        """The deployment again and again until every target has ended, or the time is over."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            detail = self.deployment(name)
+            yield detail
+            if all(item.state in _DONE for item in detail.executions) or time.monotonic() >= deadline:
+                return
+            time.sleep(_LOOK_EVERY_S)
+
+    # ---- the wire
+
+    def _all(
+        self,
+        path: str,
+        kind: type[T],
+        items: Callable[[T], Sequence[Any]],
+        query: dict[str, str] | None = None,
+    ) -> list[Any]:
+        found: list[Any] = []
+        token = ""
+        while True:
+            words = {**(query or {}), "page_token": token, "limit": str(records.MAX_LIMIT)}
+            page = self._call("GET", f"{path}?{urlencode({k: v for k, v in words.items() if v})}", kind)
+            found += items(page)
+            token = page.next_page_token  # type: ignore[attr-defined]
+            if not token:
+                return found
+
+    def _call(self, method: str, path: str, kind: type[T], body: msgspec.Struct | None = None) -> T:
+        options: dict[str, Any] = {}
+        if body is not None:
+            options["data"] = msgspec.json.encode(body)
+            options["extra_headers"] = {"Content-Type": "application/json"}
+        if method != "GET":
+            # Doing it twice could do it twice; a refusal is final anyway.
+            options["max_retries"] = 0
+        try:
+            response = http_request(
+                get_default_host_creds(self.address),
+                f"/api/v1{path}",
+                method,
+                raise_on_status=False,
+                **options,
+            )
+        except MlflowException as error:
+            raise ApiError(
+                f"cannot reach {self.address}: {error.message}", error_code="TEMPORARILY_UNAVAILABLE"
+            ) from error
+        if response.status_code >= 400:
+            raise self._refusal(response.status_code, response.content)
+        try:
+            return msgspec.json.decode(response.content, type=kind)
+        except msgspec.MsgspecError as error:
+            raise ApiError(
+                f"{self.address} did not answer as an Edgeflow server does ({error}); is it started with "
+                "`edgeflow server` or `mlflow server --app-name edgeflow`?"
+            ) from error
+
+    def _refusal(self, status: int, content: bytes) -> ApiError:
+        try:
+            found = msgspec.json.decode(content, type=records.Error)
+        except msgspec.MsgspecError:
+            hint = "; is it started with `edgeflow server` or `mlflow server --app-name edgeflow`?"
+            text = content.decode(errors="replace").strip()[:300]
+            return ApiError(
+                f"{self.address} answered {status}: {text}{hint if status == 404 else ''}", status=status
+            )
+        return ApiError(found.message, status=status, error_code=found.error_code)
