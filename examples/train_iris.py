@@ -20,7 +20,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from edgeflow_mlflow.log_model import log_model
+from edgeflow_mlflow import log_model
 
 
 def main() -> None:

@@ -26,7 +26,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from edgeflow_mlflow import errors
-from edgeflow_mlflow.log_model import log_model
+from edgeflow_mlflow import log_model
 
 ROOT = Path(__file__).parents[2]
 
