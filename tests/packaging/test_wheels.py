@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -56,6 +57,8 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     if not os.environ.get("EDGEFLOW_WHEELS"):
         folder = tmp_path_factory.mktemp("wheels")
         for source in (ROOT, ROOT / "packaging" / "agent"):
+            # setuptools packs what an earlier build left there, modules that are gone as well.
+            shutil.rmtree(source / "build", ignore_errors=True)
             run(sys.executable, "-m", "build", "--wheel", "--outdir", folder, source, cwd=folder)
     found = {path.name.split("-")[0]: path for path in folder.glob("*.whl")}
     assert found.keys() == {"edgeflow_agent", "edgeflow_mlflow"}
@@ -97,7 +100,7 @@ def test_the_metadata_of_a_wheel(wheels: dict[str, Path], name: str) -> None:
         metadata = Parser().parsestr(archive.read(f"{folder}/METADATA").decode())
         assert "Apache License" in archive.read(f"{folder}/licenses/LICENSE").decode()
     assert metadata["Version"] == VERSION
-    assert metadata["License-Expression"] == "Apache-2.0"
+    assert (metadata["License-Expression"] or metadata["License"]) == "Apache-2.0"
     assert metadata["Requires-Python"] == ">=3.11"
 
 
