@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 import threading
 import time
+from asyncio import sslproto
 from pathlib import Path
 
 import psutil
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from edgeflow_agent.wire import topics
 from edgeflow_mlflow import errors
 from edgeflow_mlflow.broker import embedded, port
 from tests.broker import raw
-from tests.broker.conftest import Hub, Start, wait_for
+from tests.broker.conftest import Hub, Start, Tls, wait_for
 
 DEPLOY = "edgeflow/targets/robot-01/deploy"
 PRESENCE = "edgeflow/targets/robot-01/presence"
@@ -291,6 +295,49 @@ def test_idle_sockets_do_not_keep_a_device_out(start: Start, hub: Hub) -> None:
     alive(broker, hub)
 
 
+def test_idle_sockets_on_the_tls_port_do_not_keep_a_device_out(start: Start, hub: Hub, tls: Tls) -> None:
+    broker = start(connect_timeout_s=2.0, max_pending=8, certfile=tls.certfile, keyfile=tls.keyfile)
+    plain = broker.address.replace("mqtts://", "mqtt://")
+    idle = [raw.Client(plain) for _ in range(40)]
+    try:
+        with raw.Client(broker.address, cafile=tls.certfile).log_in("robot-01") as device:
+            device.send(raw.packet(0xC0))
+            assert device.until(13)
+        for client in idle:
+            assert client.closed()
+        with raw.Client(plain) as client:  # MQTT without TLS
+            client.send(good())
+            assert client.closed()
+    finally:
+        for client in idle:
+            client.socket.close()
+    assert hub.asked == ["robot-01"]
+
+
+def test_a_tls_connection_keeps_no_large_buffer(start: Start, tls: Tls) -> None:
+    start(certfile=tls.certfile, keyfile=tls.keyfile)
+    # A private name of asyncio: when it goes, a TLS connection costs 256 KiB again.
+    assert sslproto.SSLProtocol.max_size == 16 * 1024
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.binary(max_size=200), st.booleans())
+def test_random_bytes_hang_nothing(start_once: port.Broker, hub: Hub, data: bytes, inside: bool) -> None:
+    with raw.Client(start_once.address) as attacker:
+        if inside:
+            attacker.log_in("robot-01")
+        with contextlib.suppress(OSError):
+            attacker.send(data)
+    with raw.Client(start_once.address).log_in("robot-02") as device:
+        device.send(raw.packet(0xC0))
+        assert device.until(13)
+
+
+@pytest.fixture
+def start_once(start: Start) -> port.Broker:
+    return start(connect_timeout_s=0.5)
+
+
 def test_a_publish_of_200_mb_costs_no_memory(start: Start, hub: Hub) -> None:
     broker = start()
     process = psutil.Process()
@@ -523,7 +570,7 @@ def test_a_taken_port_names_the_setting(start: Start, hub: Hub) -> None:
 
 
 @pytest.mark.parametrize(
-    "settings",
+    "wrong",
     [
         {"host": "192.0.2.1"},
         {"host": "no.such.host.invalid"},
@@ -531,8 +578,8 @@ def test_a_taken_port_names_the_setting(start: Start, hub: Hub) -> None:
         {"certfile": "/no/such", "keyfile": "/no"},
     ],
 )
-def test_settings_that_cannot_work_are_named(hub: Hub, settings: dict[str, object]) -> None:
-    broker = embedded.EmbeddedBroker(port.EmbeddedSettings(**settings), hub.handlers())  # type: ignore[arg-type]
+def test_settings_that_cannot_work_are_named(hub: Hub, wrong: dict[str, object]) -> None:
+    broker = embedded.EmbeddedBroker(port.EmbeddedSettings(**wrong), hub.handlers())  # type: ignore[arg-type]
     with pytest.raises(errors.SettingError, match=r"\[mqtt\]"):
         broker.start()
     assert not broker.healthy()
