@@ -25,8 +25,7 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from edgeflow_mlflow import errors
-from edgeflow_mlflow import log_model
+from edgeflow_mlflow import errors, log_model
 
 ROOT = Path(__file__).parents[2]
 

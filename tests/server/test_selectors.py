@@ -1,0 +1,50 @@
+"""Selectors read what operators type, and say what they cannot read."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeflow_mlflow import errors
+from edgeflow_mlflow.domain import selectors
+
+LABELS = {"site": "lyon", "arm": "right", "gpu": ""}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("site=lyon", True),
+        ("site = lyon , arm != left", True),
+        ("site!=lyon", False),
+        ("gpu", True),
+        ("!gpu", False),
+        ("!tpu", True),
+        ("tpu!=v5", True),
+        ("site=lyon,arm=left", False),
+    ],
+)
+def test_matching(text: str, expected: bool) -> None:
+    assert selectors.matches(selectors.parse(text), LABELS) is expected
+
+
+@pytest.mark.parametrize("text", ["", "=lyon", "site=ly,,on", "si te=lyon", "site=a\nb", "*"])
+def test_what_cannot_be_read_is_said(text: str) -> None:
+    with pytest.raises(errors.InvalidError, match="cannot read"):
+        selectors.parse(text)
+
+
+@given(st.text(max_size=40))
+def test_any_text_is_read_or_refused(text: str) -> None:
+    try:
+        selectors.matches(selectors.parse(text), LABELS)
+    except errors.InvalidError:
+        pass
+
+
+def test_labels_are_bounded() -> None:
+    assert selectors.check_labels({"site": "lyon 3"}) == {"site": "lyon 3"}
+    for bad in ({"": "x"}, {"a b": "x"}, {"a": "x\n"}, {f"k{n}": "" for n in range(33)}):
+        with pytest.raises(errors.InvalidError):
+            selectors.check_labels(bad)
