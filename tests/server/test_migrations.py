@@ -10,7 +10,11 @@ from sqlalchemy import inspect, text
 from edgeflow_mlflow.db import migrate, models
 from edgeflow_mlflow.db.engine import Database
 
-UPGRADE = "import sys; from edgeflow_mlflow.db import engine, migrate; migrate.upgrade(engine.Database(sys.argv[1]))"
+UPGRADE = """
+import sys
+from edgeflow_mlflow.db import engine, migrate
+migrate.upgrade(engine.Database(sys.argv[1]))
+"""
 
 
 def test_migrations_make_what_the_models_say(database_url: str) -> None:
