@@ -52,9 +52,9 @@ def run(*command: str | Path, **more: Any) -> str:
 
 @pytest.fixture(scope="session")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Both wheels: those of `make wheels` when EDGEFLOW_WHEELS names their folder, else built here."""
-    folder = Path(os.environ.get("EDGEFLOW_WHEELS", ""))
-    if not os.environ.get("EDGEFLOW_WHEELS"):
+    """Both wheels: those of `make wheels` when CI_WHEELS names their folder, else built here."""
+    folder = Path(os.environ.get("CI_WHEELS", ""))
+    if not os.environ.get("CI_WHEELS"):
         folder = tmp_path_factory.mktemp("wheels")
         for source in (ROOT, ROOT / "packaging" / "agent"):
             # setuptools packs what an earlier build left there, modules that are gone as well.
