@@ -201,10 +201,9 @@ def _from_file(path: Path) -> dict[str, Any]:
 
 
 def _unknown(name: str, known: Mapping[str, Setting]) -> str:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-    if not near:
-        key = name.rpartition(".")[2]
-        near = [item for item in known if item.endswith(f".{key}")][:1]
+    # The right key in the wrong section is nearer than any key that merely looks alike.
+    near = [item for item in known if item.endswith(f".{name.rpartition('.')[2]}")][:1]
+    near = near or difflib.get_close_matches(name, known, n=1, cutoff=0.4)
     hint = f"did you mean {near[0]!r}?" if near else f"known are: {', '.join(known)}"
     return f"unknown setting {name!r}; {hint}"
 

@@ -169,6 +169,12 @@ class FakeServer:
                 self._known.add((report.boot, report.seq))
                 self.reports.append(report)
 
+    def forget(self) -> None:
+        """Start over with an empty history."""
+        with self.lock:
+            self.reports.clear()
+            self._known.clear()
+
     def states(self, execution: str) -> list[str]:
         """The states that were reported of an execution, in order, repeats left out."""
         with self.lock:

@@ -99,7 +99,7 @@ class Engine:
         except Exception as error:
             if handle is not None and handle.terminated:
                 raise RunTerminatedError("the inference was stopped at its deadline") from error
-            if type(error).__name__ == "InvalidArgument" or isinstance(error, (TypeError, ValueError)):
+            if _is_the_callers(error):
                 raise errors.InputError(f"the model refuses this input: {_brief(error)}") from error
             raise errors.ModelError(f"the model failed: {_brief(error)}", reason="run") from error
 
@@ -205,6 +205,14 @@ def _sizes_are_known(inputs: Sequence[TensorSpec]) -> bool:
 def _is_memory(error: BaseException) -> bool:
     text = str(error).lower()
     return isinstance(error, MemoryError) or "bad_alloc" in text or "failed to allocate memory" in text
+
+
+def _is_the_callers(error: BaseException) -> bool:
+    """Whether the feed was refused at the door; a node that fails later is the model's failure, though
+    ONNX Runtime calls some of these invalid arguments as well."""
+    if isinstance(error, (TypeError, ValueError)):
+        return True
+    return type(error).__name__ == "InvalidArgument" and "while running" not in str(error)
 
 
 def _brief(error: BaseException) -> str:

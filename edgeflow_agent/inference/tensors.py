@@ -167,7 +167,10 @@ def _with_gaps(array: Any, spec: TensorSpec) -> Any:
     for item in array.flat:
         if item is not None and (isinstance(item, bool) or not isinstance(item, (int, float))):
             raise _mismatch(spec, f"{_kind(item)} among the values", array)
-    return array.astype(np.float64)
+    try:
+        return array.astype(np.float64)
+    except OverflowError as error:
+        raise errors.InputError(f"input {spec.name!r}: a number is out of range of {spec.dtype}") from error
 
 
 def _shaped(array: Any, spec: TensorSpec) -> Any:
