@@ -46,6 +46,7 @@ class MqttLink:
     ) -> None:
         host, port, secure = parse_url(url)
         self.url = url
+        self.session = 0  # how often this link has connected
         self._target = target
         self._on_connect = on_connect
         self._on_disconnect = on_disconnect
@@ -126,6 +127,7 @@ class MqttLink:
             self._unacked.clear()
         self._last_failure = ""
         logger.info("connected to the broker at %s", self.url)
+        self.session += 1
         self._connected.set()
         self._guard(self._on_connect)
 

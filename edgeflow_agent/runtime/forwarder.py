@@ -29,7 +29,8 @@ logger = logging.getLogger(__name__)
 _HTTP_BATCH = 25
 _MAX_BACKOFF_S = 60.0
 _REVOKED_RETRY_S = 60.0
-# Sent this often over MQTT and never confirmed: whoever should store it is not listening there.
+# Every so many sends over MQTT that nobody confirms, one goes over HTTP: whoever should store the report
+# may not be listening there.
 _SENDS_BEFORE_HTTP = 2
 _GOODBYE_WAIT_S = 1.0
 # Answers that say that the message itself is at fault.
@@ -44,6 +45,9 @@ class _Sent:
     def __init__(self) -> None:
         self.at = float("-inf")
         self.times = 0
+
+
+_NEVER_SENT = _Sent()
 
 
 class Forwarder:
@@ -66,6 +70,7 @@ class Forwarder:
         self._sent: dict[int, _Sent] = {}
         self._confirmed: collections.deque[Stored] = collections.deque(maxlen=1000)
         self._birth = True
+        self._session = 0  # the MQTT session in which this device was last introduced
         self._heartbeat_at = float("-inf")
         self._http_at = float("-inf")  # not before
         self._http_failures = 0
@@ -97,7 +102,6 @@ class Forwarder:
 
     def connected(self) -> None:
         """MQTT is up (again): introduce the device, and send anew what nobody confirmed."""
-        self._birth = True
         for sent in list(self._sent.values()):
             sent.at = float("-inf")
         self._wake.set()
@@ -128,9 +132,7 @@ class Forwarder:
         link = self.link
         if link is not None and link.connected:
             self._over_mqtt(link)
-            unheard = any(sent.times > _SENDS_BEFORE_HTTP for sent in self._sent.values())
-            if unheard:
-                self._over_http(presence_due=False)
+            self._over_http(presence_due=False, unheard=True)
         else:
             self._over_http(presence_due=self._heartbeat_due())
         self._forget_confirmed()
@@ -157,8 +159,9 @@ class Forwarder:
                 for seq in stored.seqs:
                     self._sent.pop(seq, None)
 
-    def _due(self, limit: int) -> list[Report]:
-        """The oldest reports that were never sent, or so long ago that they may be lost."""
+    def _due(self, limit: int, *, unheard: bool | None = None) -> list[Report]:
+        """The oldest reports that were never sent, or so long ago that they may be lost; with `unheard`
+        only those whose turn it is to go over HTTP although MQTT is there, or only the others."""
         now = time.monotonic()
         reports = self._spool.pending(limit=limit + len(self._sent))
         # What the spool dropped for lack of room is waited for no longer.
@@ -169,7 +172,8 @@ class Forwarder:
         due = [
             report
             for report in reports
-            if (sent := self._sent.get(report.seq)) is None or now - sent.at >= self._resend_s
+            if (sent := self._sent.get(report.seq, _NEVER_SENT)).at + self._resend_s <= now
+            and unheard in (None, sent.times % (_SENDS_BEFORE_HTTP + 1) == _SENDS_BEFORE_HTTP)
         ]
         return due[:limit]
 
@@ -181,25 +185,27 @@ class Forwarder:
             sent.times += 1
 
     def _over_mqtt(self, link: MqttLink) -> None:
-        if self._heartbeat_due():
-            kind = PresenceKind.BIRTH if self._birth else PresenceKind.HEARTBEAT
+        session = link.session
+        introduced = not self._birth and session == self._session
+        if not introduced or self._heartbeat_due():
+            kind = PresenceKind.HEARTBEAT if introduced else PresenceKind.BIRTH
             if link.publish(Kind.PRESENCE, documents.encode(self._presence(kind))):
-                self._birth = False
+                self._birth, self._session = False, session
                 self._heartbeat_at = time.monotonic()
         room = link.room()
         if room <= 0:
             return
-        for report in self._due(room):
+        for report in self._due(room, unheard=False):
             ack = report.state in (State.ACCEPTED, State.REJECTED)
             if not link.publish(Kind.ACK if ack else Kind.STATUS, documents.encode(report)):
                 return
             self._mark([report])
 
-    def _over_http(self, *, presence_due: bool) -> None:
+    def _over_http(self, *, presence_due: bool, unheard: bool | None = None) -> None:
         if time.monotonic() < self._http_at:
             return
         while not self._stopping.is_set():
-            reports = self._due(self._http_batch)
+            reports = self._due(self._http_batch, unheard=unheard)
             if not reports and not presence_due:
                 return
             kind = PresenceKind.BIRTH if self._birth else PresenceKind.HEARTBEAT
@@ -210,6 +216,8 @@ class Forwarder:
                 response = self._api().reports(request)
             except errors.EdgeflowError as error:
                 self._isolate(error, reports)
+                if unheard:
+                    self._mark(reports)  # the next turn is MQTT's again
                 self._http_failed(error)
                 return
             self._mark(reports)
