@@ -29,6 +29,10 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 _UPLOADS = re.compile(r"/(?:ajax-)?api/(?:2|3)\.0/mlflow-artifacts/")
 
 
+# Up to here a refused body is still read, so that the refusal can be.
+_DRAIN = 16 * 2**20
+
+
 class EdgeflowASGI:
     """Bodies are bounded, model files are streamed, everything else goes on to MLflow's app."""
 
@@ -85,6 +89,8 @@ class EdgeflowASGI:
         declared = headers.get("content-length", "")
         if declared.isdigit():  # the server in front holds the client to what it declared
             if int(declared) > limit:
+                if int(declared) <= _DRAIN:
+                    await _drained(receive)
                 await self._refuse(limit)(scope, receive, send)
             else:
                 await self._app(scope, receive, send)
@@ -114,6 +120,15 @@ class EdgeflowASGI:
             413,
             {"Content-Type": responses.JSON, "Connection": "close"},
         )
+
+
+async def _drained(receive: Receive) -> None:
+    """Throw a body away. A client that is still sending would otherwise see a broken connection instead
+    of the answer."""
+    more = True
+    while more:
+        message = await receive()
+        more = message["type"] == "http.request" and message.get("more_body", False)
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
