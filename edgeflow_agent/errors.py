@@ -62,7 +62,9 @@ class TransferError(EdgeflowError):
 
     reason = "transfer"
 
-    def __init__(self, message: str, *, reason: str | None = None, retry: bool = True, status: int = 0) -> None:
+    def __init__(
+        self, message: str, *, reason: str | None = None, retry: bool = True, status: int = 0
+    ) -> None:
         super().__init__(message, reason=reason)
         self.retry = retry
         self.status = status

@@ -88,6 +88,7 @@ class Engine:
             raise errors.ModelError(f"the model cannot be loaded: {_brief(error)}", reason="model") from error
         self.inputs = tuple(_spec(item) for item in self._session.get_inputs())
         self.outputs = tuple(_spec(item) for item in self._session.get_outputs())
+        self.on_cpu = self._session.get_providers() == ["CPUExecutionProvider"]
         self.output_names = [item.name for item in self.outputs]
         _refuse_unservable(self.inputs, self.outputs)
 

@@ -12,6 +12,7 @@ from edgeflow_agent.inference import engine
 from edgeflow_agent.wire.documents import Interface, ModelRef
 
 _WARM_UPS = 3
+_STEP = 1.1
 _DRAIN_POLL_S = 0.005
 # A model that has never run is taken for slow until its warm-up says otherwise.
 _UNKNOWN_RUN_S = 1.0
@@ -27,17 +28,19 @@ class Stats:
         self.requests = 0  # runs that were tried; a caller's own mistake is none
         self.errors = 0  # runs that the model failed
         self.seconds = 0.0  # over all runs
-        self.run_s = run_s  # moving average of one run
+        self.run_s = run_s  # what one run usually takes
 
     def mean_s(self) -> float:
         """Mean time of one run; 0 before the first."""
         return self.seconds / self.requests if self.requests else 0.0
 
-    def ran(self, seconds: float, *, failed: bool) -> None:
-        """Count one run."""
+    def ran(self, seconds: float, *, own_s: float, failed: bool) -> None:
+        """Count one run. `own_s` is what it took by itself, without waiting for other threads."""
         self.requests += 1
         self.seconds += seconds
-        self.run_s += (seconds - self.run_s) / 16
+        # A step towards the median, in proportion: one run that the system interrupted says nothing,
+        # where a mean would take a fast model for a slow one for the next hundred requests.
+        self.run_s *= _STEP if own_s > self.run_s else 1 / _STEP
         if failed:
             self.errors += 1
 

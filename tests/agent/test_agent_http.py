@@ -251,6 +251,7 @@ class SlowEngine:
         self._engine = engine
         self.go = threading.Event()
         self.output_names = engine.output_names
+        self.on_cpu = False
 
     def run(self, feed: Any, handle: Any) -> Any:
         while not self.go.wait(0.005):
