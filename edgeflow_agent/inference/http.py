@@ -41,6 +41,12 @@ def url_of(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+def is_loopback(listener: socket.socket) -> bool:
+    """Whether only this device can reach it."""
+    host = str(listener.getsockname()[0])
+    return host == "::1" or host.startswith("127.")
+
+
 class HttpServer:
     """Serves one application on one socket. All methods belong to the event loop."""
 

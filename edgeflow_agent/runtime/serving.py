@@ -34,6 +34,10 @@ class ServingThread:
         self._slot = slot
         self._listener: socket.socket = http.bind(config.host, config.port)
         self.url = http.url_of(self._listener)
+        if not http.is_loopback(self._listener):
+            logger.warning(
+                "anybody who reaches %s can ask this model: serve.host is not loopback", config.host
+            )
         self._extra_metrics = extra_metrics
         self._previous_digest = previous_digest
         self._loop: asyncio.AbstractEventLoop | None = None

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 from conftest import endless, enrol, failing, hungry, linear, request, settings, wait_for
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -91,6 +92,32 @@ def test_the_same_files_are_adopted_without_a_download(server: FakeServer, servi
     assert server.states("e2") == ["accepted", "deployed"]
     assert sum("/blobs/" in path for _, path, _ in server.requests) == before
     assert request(f"{serving.url}/infer", dict.fromkeys("abcd", 1))[1]["model"]["version"] == "renamed"
+
+
+def test_a_model_with_its_weights_in_another_file(server: FakeServer, serving: Agent, tmp_path: Path) -> None:
+    model = onnx.load_from_string(linear(5))
+    onnx.save_model(
+        model, tmp_path / "ext.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0
+    )
+    files = {name: (tmp_path / name).read_bytes() for name in ("ext.onnx", "weights.bin")}
+    server.deploy(2, files)
+    server.wait_report("deployed", execution="e2")
+    assert served(serving) == 20.0
+    server.deploy(3, {"ext.onnx": files["ext.onnx"]})
+    assert server.wait_report("failed", execution="e3").reason == "model"
+    assert served(serving) == 20.0
+
+
+def test_a_first_model_that_fails_on_trial_leaves_none(server: FakeServer, run: Run) -> None:
+    agent = run()
+    server.deploy(1, {"model.onnx": failing()}, trial=Trial(duration_s=3600))
+    server.wait_report("trial", execution="e1")
+    for _ in range(10):
+        assert request(f"{agent.url}/infer", [1, 1, 1, 1])[0] == 500
+    server.wait_report("rolled_back", execution="e1")
+    assert served(agent) is None
+    server.deploy(2, {"model.onnx": linear(2)})
+    server.wait_report("deployed", execution="e2")
 
 
 def test_hold_remove_and_back(server: FakeServer, serving: Agent, run: Run) -> None:

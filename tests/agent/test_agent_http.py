@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import socket
@@ -11,11 +12,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from conftest import failing, linear, request, settings, wait_for
+from conftest import failing, linear, model_bytes, request, settings, wait_for
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
 
 from edgeflow_agent import errors
 from edgeflow_agent.inference import slot
+from edgeflow_agent.inference.http_protocol import Connection, Limits, Request, Response
 from edgeflow_agent.runtime.serving import ServingThread
 from edgeflow_agent.wire.documents import Column, Interface, ModelRef
 
@@ -358,3 +364,110 @@ def test_swap_under_load_fails_no_request(serve: Serve, tmp_path: Path) -> None:
     assert not failed
     assert sum(answered) >= 8000
     assert swaps > 50
+
+
+def counting() -> bytes:
+    """A loop of as many turns as the caller says: fast for the warm-up, endless for a large number."""
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["cond_in"], ["cond_out"]),
+            helper.make_node("Add", ["v_in", "v_in"], ["v_out"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("i", TensorProto.INT64, []),
+            helper.make_tensor_value_info("cond_in", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("v_in", TensorProto.INT64, [1]),
+        ],
+        [
+            helper.make_tensor_value_info("cond_out", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("v_out", TensorProto.INT64, [1]),
+        ],
+    )
+    graph = helper.make_graph(
+        [
+            helper.make_node("Squeeze", ["n"], ["turns"]),
+            helper.make_node("Loop", ["turns", "yes", "n"], ["y"], body=body),
+        ],
+        "counting",
+        [helper.make_tensor_value_info("n", TensorProto.INT64, [1])],
+        [helper.make_tensor_value_info("y", TensorProto.INT64, [1])],
+        [numpy_helper.from_array(np.array(True), "yes")],
+    )
+    return model_bytes(graph)
+
+
+def test_an_endless_run_in_the_event_loop_is_stopped(serve: Serve) -> None:
+    server = serve(counting(), timeout_s=0.3)
+    assert request(f"{server.url}/infer", [1])[1]["outputs"]["y"] == [2]
+    assert server.slot.current.stats.run_s < 300e-6  # type: ignore[attr-defined]
+    for _ in range(2):
+        assert request(f"{server.url}/infer", [2**40])[0] == 504
+        assert request(f"{server.url}/infer", [1])[0] == 200
+
+
+class NoTransport(asyncio.Transport):
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent = b""
+        self.shut = False
+
+    def write(self, data: Any) -> None:
+        assert not self.shut
+        self.sent += bytes(data)
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        self.shut = True
+
+    def close(self) -> None:
+        self.shut = True
+
+    abort = close
+
+    def pause_reading(self) -> None:
+        pass
+
+    resume_reading = pause_reading
+
+
+PIECES = st.sampled_from(
+    [
+        GET,
+        post(b"[1,2,3,4]"),
+        b"POST /infer HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n[1,2,\r\n0\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n",
+        b"CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"\r\n",
+        b"\n",
+        b"GET ",
+        b"Expect: 100-continue\r\n",
+        b"Content-Length: 3\r\n",
+        b"\0",
+    ]
+)
+
+
+@given(st.lists(PIECES | st.binary(max_size=30), max_size=8), st.integers(1, 50))
+def test_no_bytes_break_a_connection(pieces: list[bytes], step: int) -> None:
+    asked: list[Request] = []
+
+    def app(asked_for: Request, deliver: Any) -> Response:
+        asked.append(asked_for)
+        return Response(200, b"{}")
+
+    connection = Connection(app, Limits(max_body=1000), set())
+    transport = NoTransport()
+    connection.connection_made(transport)
+    data = b"".join(pieces)
+    for start in range(0, len(data), step):
+        connection.data_received(data[start : start + step])
+        connection.sweep(time.monotonic())
+    connection.sweep(time.monotonic() + 1000)
+    assert transport.shut or not data or asked
+    assert transport.sent.count(b"HTTP/1.1 200") == len(asked)
+    connection.eof_received()
+    connection.connection_lost(None)
