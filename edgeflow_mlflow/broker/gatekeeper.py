@@ -24,8 +24,9 @@ from edgeflow_mlflow.broker.port import EmbeddedSettings, Handlers
 logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
-# A stranger that has said nothing for this long makes room when all places are taken.
-_PATIENCE_S = 0.5
+# A stranger that has said nothing for this long makes room when all places are taken. Not less: when
+# a whole fleet comes back, a device waits about half a second for this loop to get to its CONNECT.
+_PATIENCE_S = 2.0
 _TAKEOVER_S = 10.0
 _CLOSE_S = 5.0
 _LOGINS_AT_ONCE = 64
@@ -121,9 +122,9 @@ class Gatekeeper:
         while len(self._silent) >= self._settings.max_pending or self._judging.locked():
             self._fewer.clear()
             oldest = next(iter(self._silent), None)
-            wait = _PATIENCE_S
+            wait = patience = min(_PATIENCE_S, self._settings.connect_timeout_s / 2)
             if oldest is not None:
-                wait = self._silent[oldest] + _PATIENCE_S - self._loop.time()
+                wait = self._silent[oldest] + patience - self._loop.time()
                 if wait <= 0 and not self._judging.locked():
                     oldest.cancel()
                     self._heard(oldest)

@@ -137,7 +137,7 @@ class ExternalBroker:
             except (OSError, ssl.SSLError) as error:
                 raise errors.SettingError(
                     f"cannot read the CA file {self._settings.cafile!r}: {error}; "
-                    "change cafile of [mqtt] in edgeflow.toml"
+                    "change ca_file of [mqtt] in edgeflow.toml"
                 ) from error
             client.tls_set_context(context)
         client.on_connect = self._on_connect

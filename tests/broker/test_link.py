@@ -55,7 +55,7 @@ def test_the_address_for_devices(hub: Hub, url: str, address: str) -> None:
 def test_a_missing_ca_file_names_the_setting(hub: Hub) -> None:
     settings = port.ExternalSettings(url="mqtts://broker", cafile="/no/such/ca.pem")
     broker = link.ExternalBroker(settings, hub.handlers())
-    with pytest.raises(errors.SettingError, match="cafile"):
+    with pytest.raises(errors.SettingError, match="ca_file"):
         broker.start()
     broker.stop()
 
