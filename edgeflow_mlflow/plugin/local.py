@@ -86,7 +86,7 @@ def _start(folder: Path, processes: list[subprocess.Popen[bytes]], name: str, fi
 def _spawn(module: str, words: list[str], folder: Path, **environment: str) -> subprocess.Popen[bytes]:
     folder.mkdir(parents=True, exist_ok=True)
     start = f"from {module} import main; main()"
-    return subprocess.Popen(
+    return subprocess.Popen(  # noqa: S603 - our own module, no shell
         [sys.executable, "-c", start, *words], cwd=folder, env={**os.environ, **environment}
     )
 
