@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import random
 import threading
+import time
 from collections.abc import Callable
 
 from edgeflow_agent import errors
@@ -21,6 +22,7 @@ logger = logging.getLogger(__name__)
 _REVOKED_RETRY_S = 60.0
 _SESSION_EVERY_POLLS = 12
 _MAX_BACKOFF_S = 60.0
+_TRUST_EVERY_S = 1.0
 
 
 class Poller:
@@ -46,6 +48,7 @@ class Poller:
         self._failures = 0
         self._last_error = ""
         self._want_trust = False
+        self._trust_at = float("-inf")
         self._stopping = threading.Event()
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name="edgeflow-poller", daemon=True)
@@ -109,8 +112,10 @@ class Poller:
             self._on_session(self._session)
         self._polls += 1
         inbox = self._inbox()
-        if self._want_trust or self._session.trust_version > inbox.identity.trust_version:
-            self._want_trust = False
+        wanted = self._want_trust or self._session.trust_version > inbox.identity.trust_version
+        # A flood of documents that nobody signed must not become a flood of requests.
+        if wanted and time.monotonic() - self._trust_at >= _TRUST_EVERY_S:
+            self._want_trust, self._trust_at = False, time.monotonic()
             inbox.update_trust(api.trust())
         answer = api.desired(etag=self._etag, generation=self._generation())
         if answer.status == 200:

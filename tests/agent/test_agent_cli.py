@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import AgentProcess, enrol, linear, request, wait_for
 
 from edgeflow_agent import version
 from edgeflow_agent.testing import FakeServer
 from edgeflow_agent.wire import signing, tokens
+from tests.agent.conftest import AgentProcess, enrol, linear, request, wait_for
 
 Start = Callable[..., AgentProcess]
 

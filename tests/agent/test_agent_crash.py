@@ -9,12 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import AgentProcess, enrol, linear, request, settings, wait_for
 
 from edgeflow_agent.runtime.agent import Agent
 from edgeflow_agent.store import crashpoints
 from edgeflow_agent.testing import FakeServer
 from edgeflow_agent.wire.documents import Action, DesiredDeployment, Trial
+from tests.agent.conftest import AgentProcess, enrol, linear, request, settings, wait_for
 
 Start = Callable[..., AgentProcess]
 

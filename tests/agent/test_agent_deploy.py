@@ -12,7 +12,6 @@ from typing import Any
 
 import onnx
 import pytest
-from conftest import endless, enrol, failing, hungry, linear, request, settings, wait_for
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edgeflow_agent import errors
@@ -28,6 +27,7 @@ from edgeflow_agent.wire.documents import (
     TensorSpec,
     Trial,
 )
+from tests.agent.conftest import endless, enrol, failing, hungry, linear, request, settings, wait_for
 
 Run = Callable[..., Agent]
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import failing, linear, model_bytes, request, settings, wait_for
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
@@ -24,6 +23,7 @@ from edgeflow_agent.inference import slot
 from edgeflow_agent.inference.http_protocol import Connection, Limits, Request, Response
 from edgeflow_agent.runtime.serving import ServingThread
 from edgeflow_agent.wire.documents import Column, Interface, ModelRef
+from tests.agent.conftest import failing, linear, model_bytes, request, settings, wait_for
 
 Serve = Callable[..., ServingThread]
 

@@ -1,112 +1,70 @@
-"""The agent on a real MQTT broker (amqtt, open to all): documents, reports, presence, questions."""
+"""The agent on the real broker behind its gatekeeper: documents, reports, presence, questions."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import socket
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-from amqtt.broker import Broker
-from conftest import enrol, linear, request, settings, wait_for
-from paho.mqtt import client as paho
-from paho.mqtt import enums as paho_enums
 
 from edgeflow_agent.runtime.agent import Agent
 from edgeflow_agent.testing import FakeServer
 from edgeflow_agent.wire import documents, topics
 from edgeflow_agent.wire.documents import Presence, Report, RpcRequest, RpcResponse, Stored
 from edgeflow_agent.wire.topics import Kind
-
-
-class BrokerThread:
-    """amqtt on one port, to be stopped and started again."""
-
-    def __init__(self) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.port = probe.getsockname()[1]
-        self.url = f"mqtt://127.0.0.1:{self.port}"
-        self.loop = asyncio.new_event_loop()
-        threading.Thread(target=self.loop.run_forever, daemon=True).start()
-        self.start()
-
-    def _run(self, coroutine: Any) -> Any:
-        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(20)
-
-    def start(self) -> None:
-        async def begin() -> Broker:
-            broker = Broker(
-                {
-                    "listeners": {"default": {"type": "tcp", "bind": f"127.0.0.1:{self.port}"}},
-                    "plugins": {
-                        "amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}
-                    },
-                }
-            )
-            await broker.start()
-            return broker
-
-        self.broker = self._run(begin())
-
-    def stop(self) -> None:
-        self._run(self.broker.shutdown())
-
-    def close(self) -> None:
-        self.loop.call_soon_threadsafe(self.loop.stop)
-
-
-@pytest.fixture
-def broker() -> Iterator[BrokerThread]:
-    logging.getLogger("amqtt").setLevel(logging.CRITICAL)
-    thread = BrokerThread()
-    yield thread
-    try:
-        thread.stop()
-    finally:
-        thread.close()
+from edgeflow_mlflow.broker.embedded import EmbeddedBroker
+from edgeflow_mlflow.broker.port import EmbeddedSettings, Handlers
+from tests.agent.conftest import enrol, linear, request, settings, wait_for
 
 
 class Hub:
     """The server's side of MQTT: answers a birth with the document, confirms reports."""
 
-    def __init__(self, server: FakeServer, broker: BrokerThread) -> None:
+    def __init__(self, server: FakeServer) -> None:
         self.server = server
         self.stores = True
         self.presence: list[Presence] = []
         self.answers: list[RpcResponse] = []
         self.kinds: list[tuple[Kind, str]] = []
-        self.client = paho.Client(paho_enums.CallbackAPIVersion.VERSION2, client_id="hub")
-        self.client.reconnect_delay_set(1, 1)
-        self.client.on_connect = lambda client, *_: client.subscribe("edgeflow/targets/#", 1)
-        self.client.on_message = self._message
-        self.client.connect("127.0.0.1", broker.port)
-        self.client.loop_start()
-        wait_for(self.client.is_connected)
+        self.port = 0
+        self.start()
+        server.mqtt = self.broker.address
+
+    def start(self) -> None:
+        handlers = Handlers(
+            on_message=self._message,
+            authenticate=lambda target, password: (
+                (target, password) == (self.server.target, self.server.credential)
+            ),
+        )
+        self.broker = EmbeddedBroker(EmbeddedSettings(port=self.port), handlers)
+        self.broker.start()
+        self.port = int(self.broker.address.rpartition(":")[2])
+
+    def stop(self) -> None:
+        self.broker.stop()
 
     def publish(self, kind: Kind, payload: bytes) -> None:
-        self.client.publish(topics.topic(self.server.target, kind), payload, qos=1)
+        self.broker.publish(self.server.target, kind, payload)
 
-    def _message(self, client: Any, userdata: Any, message: Any) -> None:
-        _, kind = topics.parse(message.topic)
+    def _message(self, target: str, kind: Kind, payload: bytes) -> None:
         if kind is Kind.PRESENCE:
-            self.presence.append(documents.decode(Presence, message.payload))
+            self.presence.append(documents.decode(Presence, payload))
             if self.presence[-1].kind == "birth" and self.server.envelope:
                 self.publish(Kind.DEPLOY, self.server.envelope)
         elif kind in (Kind.ACK, Kind.STATUS):
-            report = documents.decode(Report, message.payload)
+            report = documents.decode(Report, payload)
             self.kinds.append((kind, report.state.value))
             if self.stores:
                 self.server.store(report)
                 self.publish(Kind.STORED, documents.encode(Stored(boot=report.boot, seqs=(report.seq,))))
         elif kind is Kind.RPC_RESPONSE:
-            self.answers.append(documents.decode(RpcResponse, message.payload))
+            self.answers.append(documents.decode(RpcResponse, payload))
 
     def ask(self, method: str, body: Any = None) -> RpcResponse:
+        before = len(self.answers)
         self.publish(
             Kind.RPC_REQUEST,
             documents.encode(
@@ -115,20 +73,14 @@ class Hub:
                 )
             ),
         )
-        before = len(self.answers)
         wait_for(lambda: len(self.answers) > before, what=f"an answer to {method}")
         return self.answers[-1]
 
-    def stop(self) -> None:
-        self.client.disconnect()
-        self.client.loop_stop()
-
 
 @pytest.fixture
-def hub(server: FakeServer, broker: BrokerThread) -> Iterator[Hub]:
-    server.mqtt = broker.url
+def hub(server: FakeServer) -> Iterator[Hub]:
     server.poll_s = 0.2
-    hub = Hub(server, broker)
+    hub = Hub(server)
     yield hub
     hub.stop()
 
@@ -163,7 +115,7 @@ def test_documents_reports_and_questions(server: FakeServer, hub: Hub, agent: Ag
 
     # Noise on the topics harms nobody.
     for kind in topics.TO_DEVICE:
-        for payload in (b"", b"\xff" * 300, b"[]", b"null", b"{" * 5000, b"x" * 300_000):
+        for payload in (b"", b"\xff" * 300, b"[]", b"null", b"{" * 5000, b"x" * 200_000):
             hub.publish(kind, payload)
     hub.publish(Kind.DEPLOY, server.sign(2, [server.install(2, {"model.onnx": linear(2)})]))
     server.wait_report("deployed", execution="e2")
@@ -171,14 +123,12 @@ def test_documents_reports_and_questions(server: FakeServer, hub: Hub, agent: Ag
     wait_for(lambda: hub.presence[-1].kind == "goodbye", what="the goodbye")
 
 
-def test_it_polls_while_the_broker_is_away_and_comes_back(
-    server: FakeServer, hub: Hub, agent: Agent, broker: BrokerThread
-) -> None:
-    broker.stop()
+def test_it_polls_while_the_broker_is_away_and_comes_back(server: FakeServer, hub: Hub, agent: Agent) -> None:
+    hub.stop()
     server.deploy(1, {"model.onnx": linear(1)})
     server.wait_report("deployed", execution="e1")
     births = len(hub.presence)
-    broker.start()
+    hub.start()
     wait_for(lambda: any(p.kind == "birth" for p in hub.presence[births:]), 30, "a new birth")
     assert request(f"{agent.url}/infer", [1, 1, 1, 1])[0] == 200
 
