@@ -150,8 +150,11 @@ def _numbers(value: Any, spec: TensorSpec, dtype: Any) -> Any:
         if kind != "b":
             raise _mismatch(spec, _word(array), array)
         return array
-    if kind == "O" and all(isinstance(item, int) and not isinstance(item, bool) for item in array.flat):
-        raise errors.InputError(f"input {spec.name!r}: a number is out of range of {spec.dtype}")
+    if kind in "Of":
+        # numpy makes floats of whole numbers on both sides of 2**63: look at what was sent.
+        exact = np.array(value, dtype=np.object_)
+        if all(isinstance(item, int) and not isinstance(item, bool) for item in exact.flat):
+            array, kind = exact, "i"
     if kind not in "iu":
         raise _mismatch(spec, _word(array), array)
     limits = np.iinfo(dtype)

@@ -252,7 +252,7 @@ class Deployer:
             if is_terminal(step.state):
                 self._end(entry, step)
                 return
-            if step.state is not State.TRIAL or _has_trial(entry):
+            if step.state is not State.TRIAL:
                 self._reporter.step(entry)
             entry, event = self._carry_out(entry, step)
             step = machine.advance(entry.state, event)
@@ -262,6 +262,9 @@ class Deployer:
         try:
             for effect in step.effects:
                 self._executor.carry_out(effect, entry, interruption)
+                if effect is machine.Effect.ACTIVATE and _has_trial(entry):
+                    # Only now does the model answer: whoever hears "trial" may rely on that.
+                    self._reporter.step(entry)
         except StoppingError:
             raise
         except CancelledError:
