@@ -12,7 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import click
 
@@ -20,10 +20,6 @@ from edgeflow_agent import config as configuration
 from edgeflow_agent import errors, version
 
 _LOG_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
-
-
-class _Service(Protocol):
-    def stop(self) -> None: ...
 
 
 def _fails_in_one_line(command: Callable[..., None]) -> Callable[..., None]:
@@ -46,12 +42,12 @@ def _configured(file: Path | None, **overrides: Any) -> configuration.AgentConfi
     return config
 
 
-def _run_until_stopped(service: _Service) -> None:
+def _stop_signal() -> threading.Event:
+    """Set by SIGTERM and SIGINT from now on: taken before the start, so that no stop is ever unclean."""
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    stop.wait()
-    service.stop()
+    return stop
 
 
 _CONFIG = click.option(
@@ -86,12 +82,14 @@ def serve(model: Path, file: Path | None, **overrides: Any) -> None:
     from edgeflow_agent.runtime.standalone import Standalone
 
     service = Standalone(config, model)
+    stop = _stop_signal()
     service.start()
     click.echo(f"serving {model} at {service.url}")
     body = service.example().replace("'", "'\\''")
     click.echo(f"curl {service.url}/infer -H 'Content-Type: application/json' -d '{body}'")
     sys.stdout.flush()
-    _run_until_stopped(service)
+    stop.wait()
+    service.stop()
 
 
 @main.command()
@@ -132,10 +130,12 @@ def run(file: Path | None, **overrides: Any) -> None:
     from edgeflow_agent.runtime.agent import Agent
 
     agent = Agent(config)
+    stop = _stop_signal()
     agent.start()
     click.echo(f"agent answers at {agent.url}")
     sys.stdout.flush()
-    _run_until_stopped(agent)
+    stop.wait()
+    agent.stop()
 
 
 @main.command()
