@@ -302,6 +302,15 @@ def encode(record: _Record) -> bytes:
     return msgspec.json.encode(record)
 
 
+def raw_json(data: bytes) -> msgspec.Raw:
+    """JSON bytes for a field that is passed through; raise ContractError when they are none."""
+    try:
+        msgspec.json.decode(data)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        raise errors.ContractError(f"not valid JSON: {error}") from error
+    return msgspec.Raw(data)
+
+
 def decode(kind: type[Record], data: bytes | str, *, limit: int = MAX_MESSAGE_BYTES) -> Record:
     """A record from JSON; raise ContractError that names the field that is wrong."""
     if len(data) > limit:

@@ -56,6 +56,10 @@ class EdgeflowASGI:
             response = await self._blob(match[1], Headers(scope=scope))
             await response(scope, receive, send)
             return
+        if scope["path"].startswith(self._prefix) and not scope["path"].isprintable():
+            # The router in front of Flask stops at a line break and would answer in words of its own.
+            await _refusal(404, "RESOURCE_DOES_NOT_EXIST", "no such route")(scope, receive, send)
+            return
         await self._bounded(scope, receive, send)
 
     async def _blob(self, sha256: str, headers: Headers) -> Response:
@@ -114,12 +118,14 @@ class EdgeflowASGI:
 
     @staticmethod
     def _refuse(limit: int) -> Response:
-        message = f"the body is over the limit of {limit} bytes"
-        return Response(
-            responses.body("INVALID_PARAMETER_VALUE", message),
-            413,
-            {"Content-Type": responses.JSON, "Connection": "close"},
-        )
+        return _refusal(413, "INVALID_PARAMETER_VALUE", f"the body is over the limit of {limit} bytes")
+
+
+def _refusal(status: int, code: str, message: str) -> Response:
+    headers = {"Content-Type": responses.JSON}
+    if status == 413:
+        headers["Connection"] = "close"
+    return Response(responses.body(code, message), status, headers)
 
 
 async def _drained(receive: Receive) -> None:

@@ -121,13 +121,12 @@ def find_blob(state: State, target_id: str, sha256: str) -> str:
     path = state.blobs.find(sha256)
     if path is not None:
         with state.database.read() as reading:
-            bundles = reading.scalars(
-                select(models.Bundle.files)
-                .join(models.Rollout, models.Rollout.bundle_id == models.Bundle.id)
+            given = (
+                select(models.Rollout.bundle_id)
                 .join(models.Execution, models.Execution.rollout_id == models.Rollout.id)
                 .where(models.Execution.target_id == target_id)
-                .distinct()
-            ).all()
+            )
+            bundles = reading.scalars(select(models.Bundle.files).where(models.Bundle.id.in_(given))).all()
         if any(item["sha256"] == sha256 for files in bundles for item in files):
             return str(path)
     raise errors.NotFoundError("no such file for this target")

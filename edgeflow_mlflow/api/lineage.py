@@ -39,8 +39,8 @@ def list_models(call: Call) -> records.ModelList:
         found = call.catalog.registry().search_registered_models(
             max_results=query.limit, page_token=query.page_token or None
         )
-    except MlflowException as error:
-        raise errors.InvalidError(error.message) from error
+    except (MlflowException, ValueError) as error:  # ValueError: a page token that is none
+        raise errors.InvalidError(str(error)) from error
     return records.ModelList(
         models=[_model(call, row) for row in found if call.sees_model(row.name)],
         next_page_token=found.token or "",
@@ -109,8 +109,8 @@ def list_experiments(call: Call) -> records.ExperimentList:
         found = call.catalog.tracking().search_experiments(
             max_results=query.limit, page_token=query.page_token or None
         )
-    except MlflowException as error:
-        raise errors.InvalidError(error.message) from error
+    except (MlflowException, ValueError) as error:  # ValueError: a page token that is none
+        raise errors.InvalidError(str(error)) from error
     return records.ExperimentList(
         experiments=[
             records.ExperimentView(

@@ -12,6 +12,7 @@ import signal
 from pathlib import Path
 from typing import Any, NoReturn
 
+import click
 from flask import Flask
 
 from edgeflow_mlflow import config, errors
@@ -20,23 +21,43 @@ from edgeflow_mlflow.config import Config
 logger = logging.getLogger(__name__)
 
 
-def create_app(app: Flask | None = None) -> Any:
+def __getattr__(name: str) -> Any:
+    # `mlflow server` looks the factory up in its own process before it starts any worker: the one moment
+    # at which a wrong setting can end the command with one line. A worker that refused would only be
+    # started again.
+    if name != "create_app":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        preflight()
+    except errors.SettingError as error:
+        raise click.ClickException(str(error)) from error
+    return _create_app
+
+
+def _create_app(app: Flask | None = None) -> Any:
     """MLflow's app with Edgeflow: ASGI under uvicorn, Flask under gunicorn. Called once per worker."""
     from edgeflow_mlflow.plugin import compat  # MLflow's server is loaded here, not at import
 
     try:
-        settings = config.load()
-        if compat.server_kind() == "waitress":
-            raise errors.SettingError(
-                "Edgeflow does not run under waitress: leave --waitress-opts out (uvicorn is the default), "
-                "or use --gunicorn-opts"
-            )
-        if compat.artifacts_only():
-            raise errors.SettingError("Edgeflow needs the tracking server: leave --artifacts-only out")
-        check_exposure(settings, compat.listening_host())
-        return build(settings, app or compat.flask_app())
+        return build(preflight(), app or compat.flask_app())
     except errors.SettingError as error:
         _refuse(str(error))
+
+
+def preflight() -> Config:
+    """The settings, when a server may be started with them the way it is being started."""
+    from edgeflow_mlflow.plugin import compat
+
+    settings = config.load()
+    if compat.server_kind() == "waitress":
+        raise errors.SettingError(
+            "Edgeflow does not run under waitress: leave --waitress-opts out (uvicorn is the default), "
+            "or use --gunicorn-opts"
+        )
+    if compat.artifacts_only():
+        raise errors.SettingError("Edgeflow needs the tracking server: leave --artifacts-only out")
+    check_exposure(settings, compat.listening_host())
+    return settings
 
 
 def build(settings: Config, app: Flask) -> Any:

@@ -30,6 +30,8 @@ _OUR_SCHEME = "edgeflow+"
 
 def server_kind() -> str:
     """`uvicorn`, `gunicorn` or `waitress`: what `mlflow server` chose; uvicorn when it is not said."""
+    if any(word.startswith("--waitress-opts") for word in sys.argv):
+        return "waitress"
     return os.environ.get("_MLFLOW_SGI_NAME", "uvicorn")
 
 
@@ -71,7 +73,10 @@ def prepare_environment(
 
 def artifacts_only() -> bool:
     """Whether the server is to serve artifacts and nothing else."""
-    return os.environ.get("_MLFLOW_SERVER_ARTIFACTS_ONLY", "").lower() == "true"
+    return (
+        "--artifacts-only" in sys.argv
+        or os.environ.get("_MLFLOW_SERVER_ARTIFACTS_ONLY", "").lower() == "true"
+    )
 
 
 def flask_app() -> Flask:
@@ -227,7 +232,7 @@ def listening_host(argv: list[str] | None = None) -> str:
     """The --host (or --bind) that the server's command line names; loopback when it names none."""
     arguments = sys.argv if argv is None else argv
     for index, word in enumerate(arguments):
-        for flag in ("--host", "--bind", "-b"):
+        for flag in ("--host", "-h", "--bind", "-b"):
             if word == flag and index + 1 < len(arguments):
                 return _host_of(arguments[index + 1])
             if word.startswith(flag + "="):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import select
@@ -37,9 +38,15 @@ def of_bundles(session: Session, bundles: list[models.Bundle]) -> list[Usage]:
             .where(models.Bundle.id.in_([bundle.id for bundle in bundles]))
         )
     }
+    targets = session.scalars(select(models.Target).order_by(models.Target.id)).all()
+    served = _served(session, targets)
+    ids = {bundle.id for bundle in bundles}
     found = []
-    for target in session.scalars(select(models.Target).order_by(models.Target.id)):
+    for target in targets:
         actual = by_digest.get(target.actual_digest)
+        # The same bytes may be registered under several names; the execution says which was deployed.
+        if actual is not None and served.get(target.id, actual.id) not in ids:
+            actual = None
         previous = by_digest.get(str(target.presence.get("previous_digest", "")))
         wanted = desired.get(target.id)
         bundle = wanted or actual or previous
@@ -54,6 +61,17 @@ def of_bundles(session: Session, bundles: list[models.Bundle]) -> list[Usage]:
                 )
             )
     return found
+
+
+def _served(session: Session, targets: Sequence[models.Target]) -> dict[str, str]:
+    """The bundle that each target says it serves, by the execution that brought it there."""
+    named = {str(target.presence.get("execution", "")): target.id for target in targets}
+    rows = session.execute(
+        select(models.Execution.id, models.Rollout.bundle_id)
+        .join(models.Rollout, models.Rollout.id == models.Execution.rollout_id)
+        .where(models.Execution.id.in_(named))
+    )
+    return {named[execution]: bundle for execution, bundle in rows}
 
 
 def of_version(session: Session, name: str, version: str) -> list[Usage]:
