@@ -19,6 +19,7 @@ class Decision(enum.StrEnum):
     BACKWARD = "backward"  # an earlier step arrived after a later one
     NOT_A_DEVICE_STATE = "not_a_device_state"  # only the server decides that end
     NO_EXECUTION = "no_execution"  # names none, or one of another target
+    WAITING = "waiting"  # the document had expired: the device takes it up when it gets a fresh one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,8 @@ def decide(current: State | None, report: documents.Report) -> Decision:
         return Decision.NOT_A_DEVICE_STATE
     if states.is_terminal(current):
         return Decision.TOO_LATE
+    if report.state is State.REJECTED and report.reason == "expired":
+        return Decision.WAITING
     if report.state is current:
         return Decision.REPEATED
     return Decision.APPLIED if states.may_follow(current, report.state) else Decision.BACKWARD

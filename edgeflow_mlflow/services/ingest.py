@@ -69,6 +69,10 @@ def _store(state: State, session: Session, target_id: str, batch: Iterable[docum
             execution.progress = report.progress
             execution.deadline_at = projection.deadline(report.state, now, state.deadlines)
             execution.updated_at = now
+        elif execution is not None and decision is projection.Decision.WAITING:
+            # Not an end: documents are signed anew long before they expire. If it stays, the device's
+            # clock is wrong, and this is where an operator sees it.
+            execution.reason, execution.message = report.reason, report.message
         session.add(
             models.DeviceReport(
                 target_id=target_id,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -44,6 +45,8 @@ def test_each_refusal_has_a_name() -> None:
     assert projection.decide(State.TRIAL, report(State.ACCEPTED)) is Decision.BACKWARD
     assert projection.decide(State.DEPLOYED, report(State.FAILED)) is Decision.TOO_LATE
     assert projection.decide(State.PENDING, report(State.SUPERSEDED)) is Decision.NOT_A_DEVICE_STATE
+    expired = msgspec.structs.replace(report(State.REJECTED), reason="expired")
+    assert projection.decide(State.OFFERED, expired) is Decision.WAITING
 
 
 @given(st.sampled_from(list(State)))

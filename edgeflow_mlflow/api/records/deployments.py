@@ -1,0 +1,155 @@
+"""Deployments and their rollouts."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+
+import msgspec
+
+from edgeflow_agent.wire import documents
+from edgeflow_mlflow.api.records.common import Input, Output, Short, TargetId, Uri
+from edgeflow_mlflow.api.records.targets import ExecutionView
+
+
+class Place(Input, frozen=True):
+    """Which targets: exactly one of the three."""
+
+    targets: Annotated[list[TargetId], msgspec.Meta(max_length=10_000)] = []
+    fleet: Short = ""
+    selector: Annotated[str, msgspec.Meta(max_length=1024)] = ""
+
+
+class RuntimeSettings(Input, frozen=True):
+    """How a device runs the model; zero means the device's own setting."""
+
+    providers: Annotated[list[Short], msgspec.Meta(max_length=16)] = []
+    threads: Annotated[int, msgspec.Meta(ge=0, le=1024)] = 0
+    max_concurrent: Annotated[int, msgspec.Meta(ge=0, le=1024)] = 0
+    load_timeout_s: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 120.0
+    max_memory_mb: Annotated[int, msgspec.Meta(ge=64, le=2**20)] = 4096
+
+
+class TrialSettings(Input, frozen=True):
+    """How long a new model is on trial after the swap, and what sends it back."""
+
+    duration_s: Annotated[float, msgspec.Meta(ge=0, le=7 * 86400)] = 0.0
+    minimum_requests: Annotated[int, msgspec.Meta(ge=0, le=10**9)] = 0
+    max_error_rate: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.1
+    max_latency_ratio: Annotated[float, msgspec.Meta(ge=0, le=1000)] = 0.0
+
+
+class DeploymentCreate(Input, frozen=True):
+    """Bind a model to targets. A URI with an alias is followed unless `follow_alias` is false."""
+
+    name: TargetId
+    model_uri: Uri
+    where: Place
+    runtime: RuntimeSettings = RuntimeSettings()
+    trial: TrialSettings = TrialSettings()
+    follow_alias: bool = True
+    replace: bool = False
+
+
+class DeploymentChange(Input, frozen=True):
+    """Move a deployment: to another model, other settings, other targets. What is absent stays."""
+
+    model_uri: Uri | None = None
+    where: Place | None = None
+    runtime: RuntimeSettings | None = None
+    trial: TrialSettings | None = None
+    follow_alias: bool = True
+    replace: bool = False
+    reason: Annotated[str, msgspec.Meta(max_length=1024)] = ""
+
+
+class DeploymentDelete(Input, frozen=True):
+    """Whether devices keep serving what they have."""
+
+    keep_serving: bool = False
+
+
+class Model(Output, frozen=True):
+    """A model version and its files as devices get them."""
+
+    name: str
+    version: str
+    run_id: str
+    model_id: str
+    digest: str
+    bytes: int
+    files: list[documents.FileRef]
+    has_baseline: bool
+
+
+class RolloutView(Output, frozen=True):
+    """One revision of a deployment. `counts` has the executions by state."""
+
+    number: int
+    model_uri: str
+    model: Model
+    status: str
+    counts: dict[str, int]
+    reason: str
+    created_at: datetime
+    created_by: str
+
+
+class DeploymentView(Output, frozen=True):
+    """A deployment and its present rollout. `status` sums up the executions of that rollout."""
+
+    id: str
+    name: str
+    flavor: str
+    status: str
+    model_uri: str
+    alias: str
+    fleet: str
+    selector: str
+    targets: list[str]
+    rollout: RolloutView
+    created_at: datetime
+    created_by: str
+    updated_at: datetime
+
+
+class DeploymentDetail(Output, frozen=True):
+    """A deployment, the executions of its present rollout and where its model comes from."""
+
+    deployment: DeploymentView
+    executions: list[ExecutionView]
+    interface: documents.Interface
+    lineage: dict[str, Any]
+
+
+class DeploymentList(Output, frozen=True):
+    """A page of deployments."""
+
+    deployments: list[DeploymentView]
+    next_page_token: str = ""
+
+
+class History(Output, frozen=True):
+    """Every rollout of a deployment, newest first, with its executions."""
+
+    deployment: str
+    rollouts: list[RolloutView]
+    executions: list[ExecutionView]
+    next_page_token: str = ""
+
+
+class PredictRequest(Input, frozen=True):
+    """What to ask which of the deployment's targets (empty: any that is online). `inputs` is what
+    `POST /infer` takes."""
+
+    inputs: Any
+    target: Annotated[str, msgspec.Meta(max_length=63)] = ""
+    timeout_s: Annotated[float, msgspec.Meta(gt=0, le=60)] = 10.0
+
+
+class PredictResponse(Output, frozen=True):
+    """The device's answer."""
+
+    target: str
+    status: int
+    answer: Any
