@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 from flask import Blueprint, Flask, Response, current_app, g, request, send_file
+from sqlalchemy.exc import IntegrityError, OperationalError
 from werkzeug.exceptions import HTTPException
 
 from edgeflow_agent import errors as agent_errors
@@ -66,6 +67,8 @@ def install(app: Flask, *, prefix: str, state: State, catalog: Catalog, access: 
     app.before_request(guard)
     blueprint = Blueprint(NAME, __name__, url_prefix=prefix + PREFIX)
     blueprint.register_error_handler(HTTPException, responses.of_http)
+    blueprint.register_error_handler(IntegrityError, responses.of_conflict)
+    blueprint.register_error_handler(OperationalError, responses.of_busy)
     for endpoint, route in routes.items():
         blueprint.add_url_rule(
             route.rule,

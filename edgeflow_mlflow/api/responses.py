@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 from flask import Response
+from sqlalchemy.exc import IntegrityError, OperationalError
 from werkzeug.exceptions import HTTPException
 
 from edgeflow_agent import errors as agent_errors
@@ -44,6 +45,21 @@ def of_error(error: Exception) -> Response:
         response.headers["WWW-Authenticate"] = 'Bearer realm="edgeflow"'
     if isinstance(error, errors.TooManyError):
         response.headers["Retry-After"] = str(error.retry_after_s)
+    return response
+
+
+def of_conflict(_error: IntegrityError) -> Response:
+    """The answer when the database refused because another request was quicker."""
+    message = "something else changed this at the same moment; look at it again and retry"
+    return Response(body("RESOURCE_CONFLICT", message), status=409, content_type=JSON)
+
+
+def of_busy(_error: OperationalError) -> Response:
+    """The answer when the database cannot be written or reached now: trying again may help."""
+    response = Response(
+        body("TEMPORARILY_UNAVAILABLE", "the database is busy or away"), status=503, content_type=JSON
+    )
+    response.headers["Retry-After"] = "2"
     return response
 
 

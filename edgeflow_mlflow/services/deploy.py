@@ -100,7 +100,7 @@ def update(
     Targets that stay and need nothing new are left alone; those that leave are told to stop serving.
     """
     with state.database.write() as session:
-        deployment = get(session, name)
+        deployment = get(session, name, lock=True)
         if where:
             deployment.fleet, deployment.selector = where.fleet, where.selector
             wanted = _resolve(session, where)
@@ -139,7 +139,7 @@ def update(
 def delete(state: State, name: str, *, keep_serving: bool) -> models.Deployment:
     """End a deployment. Its devices stop serving, or keep what they have and are free for another."""
     with state.database.write() as session:
-        deployment = get(session, name)
+        deployment = get(session, name, lock=True)
         for target in bound(session, deployment):
             _let_go(state, session, deployment, target, Action.HOLD if keep_serving else Action.REMOVE)
         deployment.live_name = None
@@ -147,14 +147,15 @@ def delete(state: State, name: str, *, keep_serving: bool) -> models.Deployment:
     return deployment
 
 
-def find(session: Session, name: str) -> models.Deployment | None:
-    """The living deployment of that name."""
-    return session.scalars(select(models.Deployment).where(models.Deployment.live_name == name)).first()
+def find(session: Session, name: str, *, lock: bool = False) -> models.Deployment | None:
+    """The living deployment of that name; locked, so that two changes of it come one after the other."""
+    query = select(models.Deployment).where(models.Deployment.live_name == name)
+    return session.scalars(query.with_for_update() if lock else query).first()
 
 
-def get(session: Session, name: str) -> models.Deployment:
+def get(session: Session, name: str, *, lock: bool = False) -> models.Deployment:
     """The living deployment of that name, or NotFoundError."""
-    deployment = find(session, name)
+    deployment = find(session, name, lock=lock)
     if deployment is None:
         raise errors.NotFoundError(
             f"no deployment {name!r}; `mlflow deployments list -t edgeflow` shows them"
@@ -180,7 +181,8 @@ def _resolve(session: Session, where: Where) -> list[models.Target]:
             "say where to deploy with exactly one of target (-C target=robot-07), targets, fleet or selector"
         )
     if where.targets:
-        return fleets.named(session, where.targets)
+        # Always in the same order, so that two deployments never wait for each other's rows.
+        return sorted(fleets.named(session, where.targets), key=lambda target: target.id)
     if where.fleet:
         found, words = fleets.members(session, fleets.get(session, where.fleet)), f"fleet {where.fleet!r}"
     else:

@@ -31,6 +31,8 @@ class Assignment:
 def assign(state: State, session: Session, target: models.Target, work: Assignment) -> models.Execution:
     """Supersede what is under way on the target, raise its generation and sign the new document."""
     now = state.now()
+    # PostgreSQL lets two writers read the same generation; the row's lock makes the second one wait.
+    session.refresh(target, with_for_update=True)
     supersede(state, session, target.id, "a newer generation took over")
     target.generation = projection.next_generation(target.generation, target.actual_generation)
     target.deployment_id = None if work.action is Action.REMOVE else work.deployment.id
@@ -80,6 +82,9 @@ def raise_floor(state: State, session: Session, target: models.Target, floor: in
     """Continue above what a device has handled, when it is ahead of a server that was restored from a
     backup; whether that was so."""
     if floor <= target.generation or not projection.is_plausible_floor(target.generation, floor):
+        return False
+    session.refresh(target, with_for_update=True)
+    if floor <= target.generation:
         return False
     target.generation = projection.next_generation(target.generation, floor)
     execution = latest_execution(session, target)
