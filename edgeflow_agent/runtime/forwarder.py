@@ -8,7 +8,6 @@ from __future__ import annotations
 import collections
 import logging
 import random
-import threading
 import time
 from collections.abc import Callable
 
@@ -18,6 +17,7 @@ from edgeflow_agent import errors
 from edgeflow_agent.core import backoff
 from edgeflow_agent.link.http import DeviceApi
 from edgeflow_agent.link.mqtt import MqttLink
+from edgeflow_agent.runtime.turns import Turns
 from edgeflow_agent.store.spool import Spool
 from edgeflow_agent.wire import documents
 from edgeflow_agent.wire.documents import Presence, PresenceKind, Report, ReportsRequest, Stored
@@ -76,48 +76,37 @@ class Forwarder:
         self._http_failures = 0
         self._http_batch = _HTTP_BATCH
         self._last_error = ""
-        self._stopping = threading.Event()
-        self._wake = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="edgeflow-forwarder", daemon=True)
+        self._turns = Turns("forwarder", self._turn_safely, at_end=self._goodbye)
 
     def start(self) -> None:
         """Begin to send."""
-        self._thread.start()
+        self._turns.start()
 
     def stop(self, timeout_s: float = 15.0) -> None:
         """Say goodbye and end; may be called twice."""
-        self._stopping.set()
-        self._wake.set()
-        if self._thread.is_alive():
-            self._thread.join(timeout_s)
+        self._turns.stop(timeout_s)
 
     def wake(self) -> None:
         """There is something new to send."""
-        self._wake.set()
+        self._turns.wake()
 
     def announce(self) -> None:
         """Tell what this device is now, at the next turn."""
         self._heartbeat_at = float("-inf")
-        self._wake.set()
+        self._turns.wake()
 
     def connected(self) -> None:
         """MQTT is up (again): introduce the device, and send anew what nobody confirmed."""
         for sent in list(self._sent.values()):
             sent.at = float("-inf")
-        self._wake.set()
+        self._turns.wake()
 
     def stored(self, stored: Stored) -> None:
         """The server has committed these."""
         self._confirmed.append(stored)
-        self._wake.set()
+        self._turns.wake()
 
     # The thread.
-
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            self._wake.clear()
-            self._wake.wait(self._turn_safely())
-        self._goodbye()
 
     def _turn_safely(self) -> float:
         try:
@@ -204,7 +193,7 @@ class Forwarder:
     def _over_http(self, *, presence_due: bool, unheard: bool | None = None) -> None:
         if time.monotonic() < self._http_at:
             return
-        while not self._stopping.is_set():
+        while not self._turns.stopping.is_set():
             reports = self._due(self._http_batch, unheard=unheard)
             if not reports and not presence_due:
                 return

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import random
-import threading
 import time
 from collections.abc import Callable
 
@@ -15,6 +14,7 @@ from edgeflow_agent import errors
 from edgeflow_agent.core import backoff
 from edgeflow_agent.link.http import DeviceApi
 from edgeflow_agent.runtime.inbox import Inbox
+from edgeflow_agent.runtime.turns import Turns
 from edgeflow_agent.wire.documents import Session
 
 logger = logging.getLogger(__name__)
@@ -49,45 +49,34 @@ class Poller:
         self._last_error = ""
         self._want_trust = False
         self._trust_at = float("-inf")
-        self._stopping = threading.Event()
-        self._wake = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="edgeflow-poller", daemon=True)
+        self._turns = Turns("poller", self._turn)
 
     def start(self) -> None:
         """Begin to ask."""
-        self._thread.start()
+        self._turns.start()
 
     def stop(self, timeout_s: float = 15.0) -> None:
         """Ask no more; may be called twice."""
-        self._stopping.set()
-        self._wake.set()
-        if self._thread.is_alive():
-            self._thread.join(timeout_s)
+        self._turns.stop(timeout_s)
 
     def wake(self) -> None:
         """Ask now."""
-        self._wake.set()
+        self._turns.wake()
 
     def want_trust(self) -> None:
         """Fetch the trust document: somebody signed with a key that is not known yet."""
         self._want_trust = True
-        self._wake.set()
+        self._turns.wake()
 
     def forget_etag(self) -> None:
         """The document was not acted on: the next answer has to carry it again."""
         self._etag = ""
 
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            # Cleared first: what comes during the turn asks for another one.
-            self._wake.clear()
-            self._wake.wait(self._turn())
-            if self._failures and not self._stopping.is_set():
-                # A storm of wake-ups must not become a storm of failing requests.
-                self._stopping.wait(0.2)
-
     def _turn(self) -> float:
         """Ask once; return how long to wait."""
+        if self._failures:
+            # A storm of wake-ups must not become a storm of failing requests.
+            self._turns.stopping.wait(0.2)
         try:
             session = self._talk()
         except errors.TransferError as error:

@@ -16,8 +16,7 @@ from starlette.responses import FileResponse, Response
 
 from edgeflow_mlflow import errors
 from edgeflow_mlflow.api import devices, identity, origin, responses
-from edgeflow_mlflow.api.blueprint import PREFIX
-from edgeflow_mlflow.api.routing import Policy
+from edgeflow_mlflow.api.routing import PREFIX, Policy
 from edgeflow_mlflow.services.state import State
 
 Scope = MutableMapping[str, Any]

@@ -14,12 +14,11 @@ from werkzeug.exceptions import HTTPException
 from edgeflow_agent import errors as agent_errors
 from edgeflow_mlflow import errors
 from edgeflow_mlflow.api import identity, origin, responses, table
-from edgeflow_mlflow.api.routing import Actor, Call, Policy, Raw, Route
+from edgeflow_mlflow.api.routing import PREFIX, Actor, Call, Policy, Raw, Route
 from edgeflow_mlflow.catalog import Catalog
 from edgeflow_mlflow.services.state import State
 
 NAME = "edgeflow"
-PREFIX = "/api/v1"
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 
@@ -73,7 +72,7 @@ def install(app: Flask, *, prefix: str, state: State, catalog: Catalog, access: 
         blueprint.add_url_rule(
             route.rule,
             endpoint=endpoint,
-            view_func=_view(route, state, catalog, access),
+            view_func=_view(route, prefix + PREFIX, state, catalog, access),
             methods=[route.method],
             provide_automatic_options=False,
         )
@@ -106,7 +105,9 @@ def _unknown(rest: str) -> Response:
     return response
 
 
-def _view(route: Route, state: State, catalog: Catalog, access: Access) -> Callable[..., Response]:
+def _view(
+    route: Route, prefix: str, state: State, catalog: Catalog, access: Access
+) -> Callable[..., Response]:
     def view(**path: str) -> Response:
         actor: Actor = g.edgeflow_actor
         for name, value in path.items():
@@ -119,6 +120,7 @@ def _view(route: Route, state: State, catalog: Catalog, access: Access) -> Calla
                 sees_experiment=lambda item: access.sees_experiment(actor.name, item),
                 sees_model=lambda item: access.sees_model(actor.name, item),
                 actor=actor,
+                prefix=prefix,
                 path=path,
                 query=_query(route),
                 body=_body(route),

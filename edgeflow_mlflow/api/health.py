@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edgeflow_agent.version import VERSION
 from edgeflow_mlflow.api import records
-from edgeflow_mlflow.api.routing import Call, Policy, Raw, Route
+from edgeflow_mlflow.api.routing import Call, Policy, Route
 from edgeflow_mlflow.services import lease
 
 
@@ -34,13 +34,6 @@ def ready(call: Call) -> records.Ready:
     )
 
 
-def openapi(call: Call) -> Raw:
-    """The document that describes this API."""
-    from edgeflow_mlflow.api import openapi as document  # it reads the table that holds this route
-
-    return Raw(body=document.render(str(call.headers.get("X-Forwarded-Prefix", ""))))
-
-
 ROUTES = (
     Route(
         method="GET",
@@ -57,13 +50,5 @@ ROUTES = (
         handler=ready,
         summary="Whether a hub runs and MQTT is there",
         answer=records.Ready,
-    ),
-    Route(
-        method="GET",
-        rule="/openapi.json",
-        policy=Policy.PUBLIC,
-        handler=openapi,
-        summary="This document",
-        answer=dict,
     ),
 )

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from edgeflow_agent.version import VERSION
 from edgeflow_mlflow.api import records
-from edgeflow_mlflow.api.blueprint import PREFIX
-from edgeflow_mlflow.api.routing import Policy, Route
-from edgeflow_mlflow.api.table import ROUTES
+from edgeflow_mlflow.api.routing import PREFIX, Policy, Route
 
 _REF = "#/components/schemas/{name}"
 _SECURITY: dict[Policy, list[dict[str, list[str]]]] = {
@@ -38,19 +37,14 @@ _REASONS = {
 }
 
 
-def render(static_prefix: str = "") -> bytes:
-    """The document as JSON."""
-    return msgspec.json.encode(document(static_prefix))
-
-
-def document(static_prefix: str = "") -> dict[str, Any]:
-    """The document as plain data."""
+def document(routes: Sequence[Route], static_prefix: str = "") -> dict[str, Any]:
+    """The document as plain data. `static_prefix` is what stands before the API's own prefix."""
     types = [records.Error]
-    for route in ROUTES:
+    for route in routes:
         types += [kind for kind in (route.body, route.answer) if kind not in (None, dict)]
     (_, *_), components = msgspec.json.schema_components(types, ref_template=_REF)
     paths: dict[str, dict[str, Any]] = {}
-    for route in ROUTES:
+    for route in routes:
         path = re.sub(r"<(\w+)>", r"{\1}", route.rule)
         paths.setdefault(path, {})[route.method.lower()] = _operation(route)
     return {

@@ -10,6 +10,9 @@ from typing import Any
 from edgeflow_mlflow.catalog import Catalog
 from edgeflow_mlflow.services.state import State
 
+# Where the API begins, after the server's own static prefix.
+PREFIX = "/api/v1"
+
 
 class Policy(enum.StrEnum):
     """Who may use a route."""
@@ -41,6 +44,7 @@ class Call:
     sees_experiment: Callable[[str], bool]
     sees_model: Callable[[str], bool]
     actor: Actor
+    prefix: str  # the static prefix and the API's own
     path: dict[str, str]
     query: Any = None
     body: Any = None

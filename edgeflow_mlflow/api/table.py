@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
-from edgeflow_mlflow.api import deployments, devices, fleets, health, lineage, targets, tokens
-from edgeflow_mlflow.api.routing import Route
+from edgeflow_mlflow.api import deployments, devices, fleets, health, lineage, openapi, targets, tokens
+from edgeflow_mlflow.api.routing import PREFIX, Call, Policy, Route
+
+
+def describe(call: Call) -> dict[str, Any]:
+    """The document that describes this API."""
+    return openapi.document(ROUTES, call.prefix.removesuffix(PREFIX))
+
 
 ROUTES: tuple[Route, ...] = (
     *health.ROUTES,
+    Route(
+        method="GET",
+        rule="/openapi.json",
+        policy=Policy.PUBLIC,
+        handler=describe,
+        summary="This document",
+        answer=dict,
+    ),
     *devices.ROUTES,
     *tokens.ROUTES,
     *targets.ROUTES,

@@ -1,1 +1,0 @@
-"""The built page of the Edgeflow tab."""
