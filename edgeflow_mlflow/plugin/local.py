@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -18,7 +19,6 @@ import click
 import mlflow
 
 from edgeflow_mlflow.api import records
-from edgeflow_mlflow.cli.server import bind
 from edgeflow_mlflow.client import ApiError, Client
 
 _START_S = 60.0
@@ -50,9 +50,9 @@ def run(name: str, model_uri: str, config: dict[str, Any]) -> None:
 
 
 def _start(folder: Path, processes: list[subprocess.Popen[bytes]], name: str, files: Path, port: str) -> str:
-    listener = bind("127.0.0.1", 0)
-    address = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    listener.close()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{probe.getsockname()[1]}"
     server = ["server", "--port", address.rpartition(":")[2], "--mqtt-port", "0"]
     processes.append(
         _spawn("edgeflow_mlflow.cli.main", server, folder / "server", MLFLOW_TRACKING_URI=address)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,7 @@ import pytest
 from mlflow.deployments import get_deploy_client
 from mlflow.exceptions import MlflowException
 
-from tests.harness import Agent, Server, command, deployed, until
+from tests.harness import BIN, Agent, Process, Server, command, deployed, request, until
 
 ROW = {"sepal_length": 5.1, "sepal_width": 3.5, "petal_length": 1.4, "petal_width": 0.2}
 
@@ -143,6 +146,22 @@ def test_endpoints_are_fleets(
         client.delete_endpoint("line-seven")
     client.delete_deployment("on-fleet")
     client.delete_endpoint("line-seven")
+
+
+def test_run_local_brings_a_server_and_a_device_of_its_own(server: Server, iris: str, tmp_path: Path) -> None:
+    words = ["deployments", "run-local", "-t", "edgeflow", "--name", "trial", "-m", f"models:/{iris}/1"]
+    process = Process([str(BIN / "mlflow"), *words], tmp_path, "local", server.environment_of_clients())
+    process.start()
+    try:
+        said = until(lambda: re.search(r"answers at (\S+)/infer", process.text()), "run-local", 100)
+        answer = request("POST", f"{said[1]}/infer", [5.1, 3.5, 1.4, 0.2])
+        assert answer.json["labels"] == ["setosa"]
+        assert process.popen is not None
+        os.killpg(process.popen.pid, signal.SIGINT)
+        until(lambda: not process.running, "run-local to end")
+        assert "Traceback" not in process.text(), process.text()[-3000:]
+    finally:
+        process.stop()
 
 
 def test_another_server_by_its_address(server: Server) -> None:
