@@ -17,6 +17,7 @@ from starlette.responses import FileResponse, Response
 from edgeflow_mlflow import errors
 from edgeflow_mlflow.api import devices, identity, origin, responses
 from edgeflow_mlflow.api.routing import PREFIX, Policy
+from edgeflow_mlflow.catalog import Catalog
 from edgeflow_mlflow.services.state import State
 
 Scope = MutableMapping[str, Any]
@@ -35,9 +36,10 @@ _DRAIN = 16 * 2**20
 class EdgeflowASGI:
     """Bodies are bounded, model files are streamed, everything else goes on to MLflow's app."""
 
-    def __init__(self, app: App, *, state: State, prefix: str) -> None:
+    def __init__(self, app: App, *, state: State, catalog: Catalog, prefix: str) -> None:
         self._app = app
         self._state = state
+        self._catalog = catalog
         self._prefix = prefix + PREFIX
         self._upload_prefix = prefix
         self._blobs = re.compile(re.escape(self._prefix) + r"/device/blobs/([^/]+)")
@@ -74,7 +76,7 @@ class EdgeflowASGI:
         actor = identity.identify(
             self._state, Policy.DEVICE, headers.get("authorization", ""), user_check=None
         )
-        return devices.find_blob(self._state, actor.target, sha256)
+        return devices.find_blob(self._state, self._catalog, actor.target, sha256)
 
     def _limit(self, path: str) -> int:
         if path.startswith(self._prefix + "/"):

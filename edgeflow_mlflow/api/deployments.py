@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -12,41 +10,11 @@ from sqlalchemy import func, select
 from edgeflow_agent.wire import documents
 from edgeflow_mlflow import errors
 from edgeflow_mlflow.api import records, views
+from edgeflow_mlflow.api.publishing import publish_model
 from edgeflow_mlflow.api.routing import Call, Policy, Route
 from edgeflow_mlflow.api.targets import page_number
-from edgeflow_mlflow.catalog import Catalog
 from edgeflow_mlflow.db import models
-from edgeflow_mlflow.services import deploy, publish, rpc
-from edgeflow_mlflow.services.state import State
-
-
-def publish_model(state: State, catalog: Catalog, uri: str) -> tuple[models.Bundle, str]:
-    """The bundle that a model URI names now, published if it was not yet; and the alias it names."""
-    model = catalog.resolve(uri)
-    origin = publish.Origin(
-        name=model.name,
-        version=model.version,
-        model_id=model.model_id,
-        run_id=model.run_id,
-        source=model.artifact_uri,
-    )
-    bundle = publish.known(state, origin)
-    if bundle is not None:
-        return bundle, model.alias
-    with tempfile.TemporaryDirectory(dir=state.config["server.data_dir"], prefix="publishing-") as name:
-        folder = Path(name)
-        described = catalog.fetch(model, folder)
-        bundle = publish.publish(
-            state,
-            origin,
-            folder,
-            entry=described.entry,
-            columns=described.columns,
-            labels=described.labels,
-            baseline=described.baseline,
-            lineage=catalog.lineage(model),
-        )
-    return bundle, model.alias
+from edgeflow_mlflow.services import deploy, rpc
 
 
 def _where(place: records.Place) -> deploy.Where:

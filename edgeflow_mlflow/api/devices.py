@@ -11,7 +11,9 @@ from sqlalchemy import select
 from edgeflow_agent.wire import documents
 from edgeflow_mlflow import errors
 from edgeflow_mlflow.api import records
+from edgeflow_mlflow.api.publishing import restore
 from edgeflow_mlflow.api.routing import Call, Policy, Raw, Route
+from edgeflow_mlflow.catalog import Catalog
 from edgeflow_mlflow.db import models
 from edgeflow_mlflow.services import desired, enrol, ingest, lease
 from edgeflow_mlflow.services.state import State
@@ -111,24 +113,27 @@ def reports(call: Call) -> documents.ReportsResponse:
 
 def blob(call: Call) -> Raw:
     """A file of a model that this device is to have, or has."""
-    path = find_blob(call.state, call.actor.target, call.path["sha256"])
+    path = find_blob(call.state, call.catalog, call.actor.target, call.path["sha256"])
     return Raw(file=path, media_type="application/octet-stream", etag=call.path["sha256"])
 
 
-def find_blob(state: State, target_id: str, sha256: str) -> str:
+def find_blob(state: State, catalog: Catalog, target_id: str, sha256: str) -> str:
     """The file, if one of the target's executions lists it. Another target's digest and an unknown one
     get the same answer."""
-    path = state.blobs.find(sha256)
-    if path is not None:
-        with state.database.read() as reading:
-            given = (
-                select(models.Rollout.bundle_id)
-                .join(models.Execution, models.Execution.rollout_id == models.Rollout.id)
-                .where(models.Execution.target_id == target_id)
-            )
-            bundles = reading.scalars(select(models.Bundle.files).where(models.Bundle.id.in_(given))).all()
-        if any(item["sha256"] == sha256 for files in bundles for item in files):
-            return str(path)
+    path = state.blobs.path(sha256)
+    with state.database.read() as reading:
+        given = (
+            select(models.Rollout.bundle_id)
+            .join(models.Execution, models.Execution.rollout_id == models.Rollout.id)
+            .where(models.Execution.target_id == target_id)
+        )
+        bundles = reading.scalars(select(models.Bundle).where(models.Bundle.id.in_(given))).all()
+    for bundle in bundles:
+        if any(item["sha256"] == sha256 for item in bundle.files):
+            if not path.is_file():
+                restore(state, catalog, bundle)
+            if path.is_file():
+                return str(path)
     raise errors.NotFoundError("no such file for this target")
 
 

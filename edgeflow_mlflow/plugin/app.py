@@ -105,7 +105,7 @@ def build(settings: Config, app: Flask) -> Any:
         inner = app if compat.server_kind() == "gunicorn" else compat.asgi_app(app)
     if compat.server_kind() == "gunicorn":
         return inner
-    return EdgeflowASGI(inner, state=state, prefix=prefix)
+    return EdgeflowASGI(inner, state=state, catalog=catalog, prefix=prefix)
 
 
 def check_exposure(settings: Config, host: str) -> None:

@@ -15,7 +15,7 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy import select
 
 from edgeflow_mlflow import errors
-from edgeflow_mlflow.api.deployments import publish_model
+from edgeflow_mlflow.api.publishing import publish_model
 from edgeflow_mlflow.catalog import Catalog
 from edgeflow_mlflow.db import models
 from edgeflow_mlflow.services import deploy, publish

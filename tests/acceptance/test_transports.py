@@ -147,6 +147,20 @@ def test_a_model_that_no_device_can_load_leaves_the_old_one_serving(
     assert not target.in_sync
 
 
+def test_files_that_the_server_lost_are_fetched_again(server: Server, agent: Agent, iris: str) -> None:
+    """A second server on the same database, or a restored one, does not have them at first."""
+    agent.stop()
+    server.client.create_deployment(
+        records.DeploymentCreate(
+            name=agent.target, model_uri=f"models:/{iris}/2", where=records.Place(targets=[agent.target])
+        )
+    )
+    shutil.rmtree(server.folder / "edgeflow-data" / "blobs")
+    agent.start()
+    deployed(server, agent.target)
+    assert agent.serves() == (iris, "2")
+
+
 @pytest.fixture
 def mosquitto(tmp_path: Path) -> Iterator[str]:
     """A real Mosquitto; its URL."""

@@ -1,0 +1,74 @@
+"""From a model URI to a bundle whose files this server has: MLflow is read, the blob store is filled."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from edgeflow_mlflow import errors
+from edgeflow_mlflow.catalog import Catalog, Model
+from edgeflow_mlflow.db import models
+from edgeflow_mlflow.services import publish
+from edgeflow_mlflow.services.state import State
+
+logger = logging.getLogger(__name__)
+
+
+def publish_model(state: State, catalog: Catalog, uri: str) -> tuple[models.Bundle, str]:
+    """The bundle that a model URI names now, published if it was not yet; and the alias it names."""
+    model = catalog.resolve(uri)
+    origin = publish.Origin(
+        name=model.name,
+        version=model.version,
+        model_id=model.model_id,
+        run_id=model.run_id,
+        source=model.artifact_uri,
+    )
+    bundle = publish.known(state, origin)
+    if bundle is not None:
+        return bundle, model.alias
+    with _folder(state) as folder:
+        described = catalog.fetch(model, folder)
+        bundle = publish.publish(
+            state,
+            origin,
+            folder,
+            entry=described.entry,
+            columns=described.columns,
+            labels=described.labels,
+            baseline=described.baseline,
+            lineage=catalog.lineage(model),
+        )
+    return bundle, model.alias
+
+
+def restore(state: State, catalog: Catalog, bundle: models.Bundle) -> None:
+    """Fetch a bundle's files again: this server came to the database without them, or lost them.
+
+    A file that MLflow no longer has as it was gets another digest, and so never stands in for the old.
+    """
+    logger.info("fetching the files of %s %s again", bundle.model_name, bundle.model_version)
+    with _folder(state) as folder:
+        try:
+            described = catalog.fetch(
+                Model(name=bundle.model_name, version=bundle.model_version, artifact_uri=bundle.source),
+                folder,
+            )
+        except errors.ServerError as error:
+            logger.warning(
+                "%s %s cannot be fetched again: %s", bundle.model_name, bundle.model_version, error
+            )
+            return
+        for item in bundle.files:
+            name = described.baseline if item["path"] == publish.BASELINE else item["path"]
+            if name and (folder / name).is_file():
+                state.blobs.add(folder / name)
+
+
+@contextlib.contextmanager
+def _folder(state: State) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(dir=state.config["server.data_dir"], prefix="publishing-") as name:
+        yield Path(name)
