@@ -59,7 +59,11 @@ def _store(state: State, session: Session, target_id: str, batch: Iterable[docum
         )
         if known is not None:
             continue
-        execution = session.get(models.Execution, report.execution) if report.execution else None
+        execution = (
+            session.get(models.Execution, report.execution, with_for_update=True)
+            if report.execution
+            else None
+        )
         if execution is not None and execution.target_id != target_id:
             execution = None
         decision = projection.decide(None if execution is None else Step(execution.state), report)

@@ -44,7 +44,11 @@ def reissue_aging(state: State) -> int:
     half = timedelta(days=state.config["devices.document_days"]) / 2
     with state.database.write() as session:
         targets = session.scalars(
-            select(models.Target).where(models.Target.document_expires_at < state.now() + half).limit(_BATCH)
+            select(models.Target)
+            .where(models.Target.document_expires_at < state.now() + half)
+            .limit(_BATCH)
+            # A target that is being given something new must not get the old again.
+            .with_for_update(skip_locked=True)
         ).all()
         for target in targets:
             desired.reissue(state, session, target)
