@@ -7,22 +7,35 @@ each one found is written down with its reason instead of failing.
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from mlflow.exceptions import MlflowException
 
+from edgeflow_agent.wire import documents
 from edgeflow_mlflow import errors
+from edgeflow_mlflow.domain import mlmodel
 
 _MODELS = re.compile(r"models:/(?P<name>[^@/]+)(?:/(?P<version>[^@/]+)|@(?P<alias>[^@/]+))")
 _LOGGED = re.compile(r"models:/(?P<id>m-[0-9a-f]{8,})")
 _RUNS = re.compile(r"runs:/(?P<run>[0-9a-f]{32})/(?P<path>.+)")
 _MAX_COPIES = 16
+_MLMODEL = "MLmodel"
+_MLMODEL_BYTES = 16 * 2**20
+_COMPANION = "extra_files/edgeflow.json"
+_BASELINE = "extra_files/baseline.json"
+# A bundle has at most 64 files; a model folder a few besides.
+_MAX_FILES = 256
 _FORMS = "models:/NAME/VERSION, models:/NAME@ALIAS, models:/NAME/latest, models:/m-ID or runs:/RUN_ID/PATH"
+
+
+class UnreadableError(errors.UnprocessableError):
+    """The artifact store did not give the files this time; that says nothing about the model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +48,11 @@ class Model:
     run_id: str = ""
     model_id: str = ""
     alias: str = ""
+
+    @property
+    def is_registered(self) -> bool:
+        """Whether it is a version of a registered model; else it is a logged model or a run's artifact."""
+        return self.version not in (self.model_id, self.run_id)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,11 +69,13 @@ class Description:
 @dataclass(frozen=True)
 class Catalog:
     """Reads through MLflow's stores, which the caller provides: a function for each, as MLflow makes them
-    on first use. `repository` gives the place of an artifact URI as (repository, path in it)."""
+    on first use. `repository` gives the place of an artifact URI as (repository, path in it). Models over
+    `max_bytes` are not copied."""
 
     tracking: Callable[[], Any]
     registry: Callable[[], Any]
     repository: Callable[[str], tuple[Any, str]]
+    max_bytes: int | None = None
 
     # ---- model URIs
 
@@ -129,11 +149,11 @@ class Catalog:
 
     def _of_run(self, run_id: str, path: str) -> Model:
         run = self.tracking().get_run(run_id)
-        for output in getattr(run.outputs, "model_outputs", None) or ():
-            # Since MLflow 3 a model logged under a run's path lives in a logged model of its own.
-            logged = self.tracking().get_logged_model(output.model_id)
-            if logged.name == path:
-                return self._logged(output.model_id)
+        # Since MLflow 3 a model logged under a run's path lives in a logged model of its own, and logging
+        # again under that path makes another one: the newest is meant, as in MLflow itself.
+        logged = [item for item in self._logged_by(run) if item.name == path]
+        if logged:
+            return self._logged(max(reversed(logged), key=lambda item: item.creation_timestamp).model_id)
         return Model(
             name=path.rsplit("/", 1)[-1],
             version=run_id,
@@ -141,20 +161,63 @@ class Catalog:
             run_id=run_id,
         )
 
+    def experiment_of(self, model: Model) -> str:
+        """The experiment that a model that is not registered belongs to."""
+        try:
+            if model.model_id:
+                return str(self.tracking().get_logged_model(model.model_id).experiment_id)
+            return str(self.tracking().get_run(model.run_id).info.experiment_id)
+        except MlflowException as error:
+            raise _translated(error, model.name) from error
+
+    def _logged_by(self, run: Any) -> list[Any]:
+        found = []
+        for output in getattr(run.outputs, "model_outputs", None) or ():
+            try:
+                found.append(self.tracking().get_logged_model(output.model_id))
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":  # deleted since
+                    raise
+        return found
+
     # ---- files
 
     def fetch(self, model: Model, folder: Path) -> Description:
-        """Copy the model's files into `folder` and read what they say of themselves."""
-        place, path = self.repository(model.artifact_uri)
+        """Copy what a bundle can hold into `folder` and read what it says of itself.
+
+        The MLmodel file comes first: neither a model that cannot go to a device nor one that is too large
+        is copied to find that out. Raise UnreadableError when the store is at fault, UnprocessableError
+        when the model is.
+        """
         try:
-            place.download_artifacts(path, str(folder))
-        except (MlflowException, OSError) as error:
-            raise errors.UnprocessableError(
-                f"the files of {model.name} {model.version} cannot be read from MLflow's artifacts: {error}"
+            return self._fetch(model, folder)
+        except errors.ServerError:
+            raise
+        except Exception as error:  # each kind of store has errors of its own
+            raise UnreadableError(
+                f"the files of {model.name or model.artifact_uri} {model.version} cannot be read from "
+                f"MLflow's artifacts: {error}"
             ) from error
-        inner = folder / path if path else folder
-        for item in inner.iterdir() if inner != folder else ():
-            item.rename(folder / item.name)
+
+    def _fetch(self, model: Model, folder: Path) -> Description:
+        place, base = self.repository(model.artifact_uri)
+        sizes, folders = _listing(place, base)
+        if not sizes and not folders:
+            raise UnreadableError(f"there are no files at {model.artifact_uri}")
+        if _MLMODEL in sizes:
+            if sizes[_MLMODEL] > _MLMODEL_BYTES:
+                raise errors.UnprocessableError(f"the MLmodel file is over {_MLMODEL_BYTES} bytes")
+            _copy(place, base, _MLMODEL, folder)
+        entry = mlmodel.parse(_text(folder)).entry
+        if "extra_files" in folders:
+            inner, _ = _listing(place, f"{base}/extra_files" if base else "extra_files")
+            sizes |= {f"extra_files/{name}": size for name, size in inner.items()}
+        wanted = [name for name in sizes if documents.FILE_NAME.fullmatch(name) and name != _MLMODEL]
+        wanted += [name for name in (_COMPANION, _BASELINE) if name in sizes]
+        _check_size({name: sizes[name] for name in wanted}, self.max_bytes)
+        if entry in wanted:
+            for name in wanted:
+                _copy(place, base, name, folder)
         return describe(folder)
 
     # ---- lineage
@@ -169,8 +232,9 @@ class Catalog:
                 result["logged_model"] = {
                     "id": logged.model_id,
                     "name": logged.name,
+                    "experiment_id": str(logged.experiment_id),
                     "params": dict(logged.params or {}),
-                    "metrics": {item.key: item.value for item in logged.metrics or ()},
+                    "metrics": _finite({item.key: item.value for item in logged.metrics or ()}),
                 }
             except MlflowException as error:
                 gaps.append({"what": "logged_model", "why": error.message})
@@ -203,9 +267,14 @@ def run_facts(run: Any) -> dict[str, Any]:
         "source": tags.get("mlflow.source.name", ""),
         "commit": tags.get("mlflow.source.git.commit", ""),
         "params": dict(run.data.params),
-        "metrics": dict(run.data.metrics),
+        "metrics": _finite(run.data.metrics),
         "tags": {key: value for key, value in tags.items() if not key.startswith("mlflow.")},
     }
+
+
+def _finite(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    """JSON has no word for what is not finite, and PostgreSQL takes nothing else."""
+    return {key: value if math.isfinite(value) else None for key, value in metrics.items()}
 
 
 def dataset_facts(run: Any) -> list[dict[str, str]]:
@@ -225,55 +294,71 @@ def dataset_facts(run: Any) -> list[dict[str, str]]:
     return found
 
 
+# ---- model folders
+
+
+def _listing(place: Any, path: str) -> tuple[dict[str, int], set[str]]:
+    """The files of a folder with their sizes, and its folders."""
+    sizes: dict[str, int] = {}
+    folders: set[str] = set()
+    for item in place.list_artifacts(path or None):
+        name = item.path.removeprefix(f"{path}/")
+        if item.is_dir:
+            folders.add(name)
+        else:
+            sizes[name] = item.file_size or 0
+    return sizes, folders
+
+
+def _check_size(sizes: Mapping[str, int], limit: int | None) -> None:
+    if len(sizes) > _MAX_FILES:
+        raise errors.UnprocessableError(f"the model's folder holds {len(sizes)} files, over {_MAX_FILES}")
+    total = sum(sizes.values())
+    if limit is not None and total > limit:
+        raise errors.UnprocessableError(
+            f"the model's folder holds {total / 2**20:.0f} MiB, over the limit of {limit / 2**20:.0f} "
+            "([limits] model_mb)"
+        )
+
+
+def _copy(place: Any, base: str, name: str, folder: Path) -> None:
+    target = folder / name
+    target.parent.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix="copying-") as own:
+        Path(place.download_artifacts(f"{base}/{name}" if base else name, own)).replace(target)
+
+
 def describe(folder: Path) -> Description:
     """Read the MLmodel file of a model folder; raise UnprocessableError when it is no ONNX model."""
+    said = mlmodel.parse(_text(folder))
+    if not (folder / said.entry).is_file():
+        raise errors.UnprocessableError(f"the model's file {said.entry!r} is missing from its artifacts")
+    return Description(
+        entry=said.entry,
+        columns=said.columns,
+        labels=mlmodel.labels(_companion(folder / _COMPANION).get("labels")) or said.labels,
+        baseline=_BASELINE if (folder / _BASELINE).is_file() else "",
+    )
+
+
+def _text(folder: Path) -> str:
     try:
-        mlmodel = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))
+        return (folder / _MLMODEL).read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise errors.UnprocessableError(
             "the artifacts hold no MLmodel file: log the model with edgeflow_mlflow.log_model or "
             "mlflow.onnx.log_model"
         ) from error
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+    except (UnicodeDecodeError, OSError) as error:
         raise errors.UnprocessableError(f"the MLmodel file cannot be read: {error}") from error
-    flavors = mlmodel.get("flavors") or {} if isinstance(mlmodel, dict) else {}
-    if "onnx" not in flavors:
-        have = ", ".join(sorted(set(flavors) - {"python_function"})) or "none"
-        raise errors.UnprocessableError(
-            f"only ONNX models can go to a device, and this one has the flavor {have}: "
-            "convert and log it with edgeflow_mlflow.log_model"
-        )
-    entry = str(flavors["onnx"].get("data", "model.onnx"))
-    if not (folder / entry).is_file():
-        raise errors.UnprocessableError(f"the model's file {entry!r} is missing from its artifacts")
-    extra = _companion(folder / "extra_files" / "edgeflow.json")
-    metadata = (mlmodel.get("metadata") or {}).get("edgeflow") or {}
-    labels = extra.get("labels") or metadata.get("labels") or ()
-    baseline = folder / "extra_files" / "baseline.json"
-    return Description(
-        entry=entry,
-        columns=tuple(_columns(mlmodel)),
-        labels=tuple(str(label) for label in labels),
-        baseline="extra_files/baseline.json" if baseline.is_file() else "",
-    )
 
 
 def _companion(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
-
-
-def _columns(mlmodel: dict[str, Any]) -> list[dict[str, str]]:
-    try:
-        inputs = json.loads((mlmodel.get("signature") or {}).get("inputs") or "[]")
-    except ValueError:
-        return []
-    if not all(isinstance(item, dict) and "name" in item and item.get("type") != "tensor" for item in inputs):
-        return []
-    return [{"name": str(item["name"]), "type": str(item.get("type", "double"))} for item in inputs]
 
 
 def _translated(error: MlflowException, uri: str) -> errors.ServerError:

@@ -76,7 +76,10 @@ def build(settings: Config, app: Flask) -> Any:
     compat.tracking_store()  # MLflow's own tables come first
     state = opening.open_state(settings)
     catalog = Catalog(
-        tracking=compat.tracking_store, registry=compat.registry_store, repository=compat.repository
+        tracking=compat.tracking_store,
+        registry=compat.registry_store,
+        repository=compat.repository,
+        max_bytes=settings["limits.model_mb"] * 2**20,
     )
 
     def fetch(source: str, folder: Path) -> Any:
