@@ -108,7 +108,7 @@ class Agent:
         reporter = Reporter(self._spool, self._forwarder.wake)
 
         def on_progress(entry: Entry, share: float) -> None:
-            reporter.step(entry, progress=share)
+            self._deployer.progressed(entry, share)
 
         self._executor = Executor(config, blobs, self._releases, self.slot, self._api, on_progress)
         self._deployer = Deployer(Journal(root), self._executor, reporter, self._digest)

@@ -14,7 +14,8 @@ import msgspec
 from edgeflow_agent import errors
 from edgeflow_agent.core import machine, plan, recovery
 from edgeflow_agent.core.machine import Event, Step, Work
-from edgeflow_agent.runtime.executor import CancelledError, Executor, Interruption, StoppingError
+from edgeflow_agent.runtime.executor import Executor
+from edgeflow_agent.runtime.interruption import CancelledError, Interruption, StoppingError
 from edgeflow_agent.runtime.reporting import Reporter
 from edgeflow_agent.store import crashpoints
 from edgeflow_agent.store.journal import Entry, Journal
@@ -69,6 +70,16 @@ class Deployer:
             kept = [item for item in self._offers if (item.key, item.desired.generation) != same]
             self._offers = collections.deque([*kept, offer], maxlen=_MAX_OFFERS)
             self._changed.notify_all()
+
+    def progressed(self, entry: Entry, share: float) -> None:
+        """What is in work has come so far. Called in the deployer's own thread, by what it carries out."""
+        if entry.state is State.TRIAL:
+            try:
+                self._save(entry)
+            except OSError as error:
+                # Only the time that it has lasted would be forgotten: no reason to give the model up.
+                logger.error("how long the trial has lasted could not be kept: %s", error)
+        self._reporter.progress(entry, share)
 
     def prepare(self) -> None:
         """Decide about a deployment that a crash or stop left behind, before any model is loaded: the
@@ -261,7 +272,9 @@ class Deployer:
         interruption = Interruption(stopping=self._stopping, cancelled=self._superseded)
         try:
             for effect in step.effects:
-                self._executor.carry_out(effect, entry, interruption)
+                remark = self._executor.carry_out(effect, entry, interruption)
+                if remark:
+                    entry = msgspec.structs.replace(entry, message=remark)
                 if effect is machine.Effect.ACTIVATE and _has_trial(entry):
                     # Only now does the model answer: whoever hears "trial" may rely on that.
                     self._reporter.step(entry)

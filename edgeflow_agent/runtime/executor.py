@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 import random
-import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -20,6 +19,8 @@ from edgeflow_agent.core.machine import Effect
 from edgeflow_agent.inference import engine, slot, trial_load
 from edgeflow_agent.link import download
 from edgeflow_agent.link.http import DeviceApi
+from edgeflow_agent.runtime import watching
+from edgeflow_agent.runtime.interruption import Interruption
 from edgeflow_agent.store import crashpoints, releases
 from edgeflow_agent.store.blobs import BlobStore
 from edgeflow_agent.store.journal import Entry
@@ -31,45 +32,6 @@ logger = logging.getLogger(__name__)
 _MIB = 1 << 20
 _PROGRESS_EVERY_S = 2.0
 _DOWNLOAD_DEADLINE_S = 24 * 3600.0
-_TRIAL_MIN_REQUESTS = 10
-_WATCH_EVERY_S = 0.05
-
-
-class StoppingError(Exception):
-    """The agent stops; the deployment goes on after the next start."""
-
-
-class CancelledError(Exception):
-    """A newer document takes the place of the one in work."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Interruption:
-    """How an effect learns that it should not go on."""
-
-    stopping: threading.Event
-    cancelled: Callable[[], bool]
-
-    def check(self) -> None:
-        """Raise when there is a reason not to go on."""
-        if self.stopping.is_set():
-            raise StoppingError
-        if self.cancelled():
-            raise CancelledError
-
-    def is_due(self) -> bool:
-        """Whether `check` would raise."""
-        return self.stopping.is_set() or self.cancelled()
-
-    def wait(self, seconds: float) -> None:
-        """Wait, and raise as soon as there is a reason not to go on."""
-        deadline = time.monotonic() + seconds
-        while True:
-            self.check()
-            left = deadline - time.monotonic()
-            if left <= 0:
-                return
-            self.stopping.wait(min(left, 0.2))
 
 
 class Executor:
@@ -116,8 +78,9 @@ class Executor:
             self._releases.collect_garbage(files=deployment.files)
             self._blobs.check_space(deployment.files, keep_free=keep_free)
 
-    def carry_out(self, effect: Effect, entry: Entry, interruption: Interruption) -> None:
-        """Do it, or raise."""
+    def carry_out(self, effect: Effect, entry: Entry, interruption: Interruption) -> str:
+        """Do it, or raise. What it gives is a remark for the report, mostly none."""
+        remark = ""
         if effect is Effect.FETCH:
             self._fetch(entry, interruption)
         elif effect is Effect.VERIFY:
@@ -127,7 +90,7 @@ class Executor:
         elif effect is Effect.ACTIVATE:
             self._activate(entry, interruption)
         elif effect is Effect.WATCH:
-            self._watch(entry, interruption)
+            remark = watching.watch(entry, self._slot, interruption, self._on_progress)
         elif effect is Effect.COMMIT:
             self._slot.release_previous()
             self._releases.collect_garbage()
@@ -143,6 +106,7 @@ class Executor:
             self._releases.unpoint()
             self._slot.clear()
             self._releases.collect_garbage()
+        return remark
 
     # Bringing the files here.
 
@@ -261,33 +225,6 @@ class Executor:
         self._slot.swap(self._candidate)
         self._candidate = None
         crashpoints.reach("swap.done")
-
-    def _watch(self, entry: Entry, interruption: Interruption) -> None:
-        """Return when the trial ends well; raise ModelError when it ends badly."""
-        trial = entry.deployment.trial
-        serving = self._slot.current
-        assert serving is not None
-        previous = self._slot.previous
-        usual_s = previous.stats.mean_s() if previous is not None else 0.0
-        begin = time.monotonic()
-        while True:
-            stats = serving.stats
-            if stats.requests >= _TRIAL_MIN_REQUESTS:
-                share = stats.errors / stats.requests
-                if share > trial.max_error_rate:
-                    raise errors.ModelError(
-                        f"{stats.errors} of {stats.requests} requests on trial failed; "
-                        f"at most {trial.max_error_rate:.0%} may",
-                        reason="trial_errors",
-                    )
-                if trial.max_latency_ratio and usual_s and stats.mean_s() > trial.max_latency_ratio * usual_s:
-                    raise errors.ModelError(
-                        f"a run takes {stats.mean_s() * 1e3:.2f} ms on trial, {usual_s * 1e3:.2f} ms before",
-                        reason="trial_latency",
-                    )
-            if time.monotonic() - begin >= trial.duration_s and stats.requests >= trial.minimum_requests:
-                return
-            interruption.wait(_WATCH_EVERY_S)
 
     def _revert(self, entry: Entry) -> None:
         target = entry.before_current

@@ -19,6 +19,8 @@ from edgeflow_agent.wire.states import State
 logger = logging.getLogger(__name__)
 
 _REMEMBERED_REFUSALS = 256
+# A device on trial may be offline for days.
+_ENOUGH_WAITING = 100
 
 
 class Reporter:
@@ -42,6 +44,12 @@ class Reporter:
             progress=progress,
             digest=documents.bundle_digest(entry.deployment.files) if entry.deployment.files else "",
         )
+
+    def progress(self, entry: Entry, share: float) -> None:
+        """How far a state has come. Left out while many reports wait: it is news, and must not push what is
+        history out of the spool."""
+        if self._spool.pending_count < _ENOUGH_WAITING:
+            self.step(entry, progress=share)
 
     def refused(
         self, envelope_digest: str, *, reason: str, message: str, execution: str = "", generation: int = 0

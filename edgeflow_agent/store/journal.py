@@ -18,7 +18,8 @@ logger = logging.getLogger(__name__)
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """The deployment in work. `before_current` and `before_previous` are the releases that the pointers
-    named before this one was activated: what a revert restores."""
+    named before this one was activated: what a revert restores. `watched_s` is how long its trial has been
+    watched, over all starts of the agent, to about a minute."""
 
     deployment: DesiredDeployment
     generation: int
@@ -34,6 +35,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     before_previous: str = ""
     reason: str = ""
     message: str = ""
+    watched_s: float = 0.0
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):

@@ -107,6 +107,10 @@ class Trial(_Record, frozen=True):
     when nothing but the clock is asked for (`minimum_requests` 0). It ends badly as soon as, over at
     least ten requests, the share of model errors exceeds `max_error_rate`, or the mean latency exceeds
     `max_latency_ratio` times the previous model's (0: not watched).
+
+    It never waits for ever: after 24 hours, or twice `duration_s` where that is longer, of a running
+    agent, what was seen decides. Then any request counts for `max_error_rate`, and with fewer requests
+    than asked for, none at all included, the trial ends well.
     """
 
     duration_s: float = 0.0

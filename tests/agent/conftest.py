@@ -20,6 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgeflow_agent import config
 from edgeflow_agent.runtime import enrolment
+from edgeflow_agent.runtime.agent import Agent
 from edgeflow_agent.testing import FakeServer
 
 OPSET = [helper.make_opsetid("", 17)]
@@ -160,6 +161,42 @@ def request(url: str, body: Any = None, *, raw: bytes | None = None) -> tuple[in
             return response.status, json.loads(response.read())
     except urllib.error.HTTPError as error:
         return error.code, json.loads(error.read())
+
+
+Run = Callable[..., Agent]
+
+
+@pytest.fixture
+def run(server: FakeServer, tmp_path: Path) -> Iterator[Run]:
+    started: list[Agent] = []
+
+    def start(**changes: Any) -> Agent:
+        state_dir = tmp_path / "state"
+        if not state_dir.exists():
+            enrol(server, state_dir)
+        agent = Agent(settings(state_dir, server, **changes))
+        started.append(agent)
+        agent.start()
+        return agent
+
+    yield start
+    for agent in started:
+        agent.stop()
+
+
+def served(agent: Agent) -> float | None:
+    status, answer = request(f"{agent.url}/infer", [1, 1, 1, 1])
+    return answer["outputs"]["y"][0][0] if status == 200 else None
+
+
+@pytest.fixture
+def serving(server: FakeServer, run: Run) -> Agent:
+    """An agent that serves version 1."""
+    agent = run()
+    server.deploy(1, {"model.onnx": linear(1)})
+    server.wait_report("deployed", execution="e1")
+    assert served(agent) == 4.0
+    return agent
 
 
 class AgentProcess:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -27,42 +27,7 @@ from edgeflow_agent.wire.documents import (
     TensorSpec,
     Trial,
 )
-from tests.agent.conftest import endless, enrol, failing, hungry, linear, request, settings, wait_for
-
-Run = Callable[..., Agent]
-
-
-@pytest.fixture
-def run(server: FakeServer, tmp_path: Path) -> Iterator[Run]:
-    started: list[Agent] = []
-
-    def start(**changes: Any) -> Agent:
-        state_dir = tmp_path / "state"
-        if not state_dir.exists():
-            enrol(server, state_dir)
-        agent = Agent(settings(state_dir, server, **changes))
-        started.append(agent)
-        agent.start()
-        return agent
-
-    yield start
-    for agent in started:
-        agent.stop()
-
-
-def served(agent: Agent) -> float | None:
-    status, answer = request(f"{agent.url}/infer", [1, 1, 1, 1])
-    return answer["outputs"]["y"][0][0] if status == 200 else None
-
-
-@pytest.fixture
-def serving(server: FakeServer, run: Run) -> Agent:
-    """An agent that serves version 1."""
-    agent = run()
-    server.deploy(1, {"model.onnx": linear(1)})
-    server.wait_report("deployed", execution="e1")
-    assert served(agent) == 4.0
-    return agent
+from tests.agent.conftest import Run, endless, failing, hungry, linear, request, served, wait_for
 
 
 def settled(server: FakeServer, generation: int) -> None:
