@@ -20,6 +20,8 @@ from edgeflow_mlflow import errors
 from edgeflow_mlflow.db import models
 
 _WRITE = "edgeflow_write"
+# Elsewhere the index that keeps a second open execution from a target would not be made as it must be.
+_KINDS = ("sqlite", "postgresql")
 
 
 class FenceLostError(Exception):
@@ -73,17 +75,29 @@ class Database:
 
 def normalise(url: str | URL) -> URL:
     """The URL with our prefix off and psycopg 3 for PostgreSQL when no driver is named."""
-    text = (
-        url
-        if isinstance(url, URL)
-        else make_url(str(url).removeprefix("edgeflow+").removeprefix("edgeflow:"))
-    )
+    try:
+        text = (
+            url
+            if isinstance(url, URL)
+            else make_url(str(url).removeprefix("edgeflow+").removeprefix("edgeflow:"))
+        )
+    except (sqlalchemy.exc.ArgumentError, ValueError) as error:
+        raise errors.SettingError(
+            "[server] database_url is not the address of a database: give sqlite:////folder/edgeflow.db or "
+            "postgresql://user:password@host/name"
+        ) from error
     if text.drivername in ("postgresql", "postgres"):
         text = text.set(drivername="postgresql+psycopg")
     return text
 
 
 def _engine(url: URL) -> Engine:
+    if url.get_backend_name() not in _KINDS:
+        raise errors.SettingError(
+            f"Edgeflow keeps its rows in SQLite or PostgreSQL, not in {url.render_as_string()}: set [server] "
+            "database_url (EDGEFLOW_SERVER_DATABASE_URL), for example to sqlite:////folder/edgeflow.db; "
+            "MLflow may stay where it is"
+        )
     options: dict[str, Any] = {"pool_pre_ping": True}
     if url.get_backend_name() == "sqlite":
         options["connect_args"] = {"timeout": 10.0}

@@ -17,8 +17,11 @@ from flask import Flask
 
 from edgeflow_mlflow import config, errors
 from edgeflow_mlflow.config import Config
+from edgeflow_mlflow.services import keyring
 
 logger = logging.getLogger(__name__)
+
+_FLASK_SECRET_BYTES = 32
 
 
 def __getattr__(name: str) -> Any:
@@ -147,14 +150,13 @@ def _provide_flask_secret(data: Path) -> None:
     if os.environ.get("MLFLOW_FLASK_SERVER_SECRET_KEY"):
         return
     path = data / "keys" / "flask.key"
-    try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        pass
-    else:
-        with os.fdopen(handle, "w") as file:
-            file.write(secrets.token_hex(32))
-    os.environ["MLFLOW_FLASK_SERVER_SECRET_KEY"] = path.read_text()
+    secret = keyring.read_or_make(path, lambda: secrets.token_hex(32).encode())
+    if len(secret) < _FLASK_SECRET_BYTES:
+        raise errors.SettingError(
+            f"{path} holds {len(secret)} bytes, too few for a secret: remove it and start again (a new one "
+            "is made, and users log in again)"
+        )
+    os.environ["MLFLOW_FLASK_SERVER_SECRET_KEY"] = secret.decode(errors="replace")
 
 
 def _refuse(message: str) -> NoReturn:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from edgeflow_agent.wire import documents
 from edgeflow_mlflow import errors
+from edgeflow_mlflow.services import leftovers
 
 _CHUNK = 1 << 20
 
@@ -36,7 +37,7 @@ class BlobStore:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         digest = hashlib.sha256()
         size = 0
-        handle, name = tempfile.mkstemp(dir=self._folder, prefix="incoming-")
+        handle, name = tempfile.mkstemp(dir=self._folder, prefix=leftovers.INCOMING)
         try:
             with os.fdopen(handle, "wb") as target, source.open("rb") as reader:
                 while chunk := reader.read(_CHUNK):

@@ -8,12 +8,14 @@ fingerprint is the fleet's id.
 from __future__ import annotations
 
 import base64
+import contextlib
 import fcntl
 import hashlib
 import hmac
 import os
 import secrets
 import stat
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,6 +29,9 @@ from cryptography.hazmat.primitives.serialization import (
 
 from edgeflow_agent.wire import documents, signing
 from edgeflow_mlflow import errors
+from edgeflow_mlflow.services import leftovers
+
+_SECRET_BYTES = 32
 
 
 class Keyring:
@@ -62,12 +67,17 @@ def open_keyring(folder: Path) -> Keyring:
         fcntl.flock(lock, fcntl.LOCK_EX)
         root = _private_key(folder / "root.key")
         signer = _private_key(folder / "signing.key")
-        secret = _read_or_make(folder / "credentials.key", lambda: secrets.token_bytes(32))
+        secret = read_or_make(folder / "credentials.key", lambda: secrets.token_bytes(_SECRET_BYTES))
+    if len(secret) != _SECRET_BYTES:
+        raise errors.SettingError(
+            f"{folder / 'credentials.key'} holds {len(secret)} bytes instead of {_SECRET_BYTES}: restore it "
+            "from a backup, or remove it and start again (a new one is made; enrolled devices stay enrolled)"
+        )
     return Keyring(root, signer, secret)
 
 
 def _private_key(path: Path) -> Ed25519PrivateKey:
-    pem = _read_or_make(
+    pem = read_or_make(
         path,
         lambda: Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
     )
@@ -82,16 +92,39 @@ def _private_key(path: Path) -> Ed25519PrivateKey:
     return key
 
 
-def _read_or_make(path: Path, make: Callable[[], bytes]) -> bytes:
+def read_or_make(path: Path, make: Callable[[], bytes]) -> bytes:
+    """The secret in a file that only its owner may read, made when there is none. It appears whole or not
+    at all, and of several processes that make it at once all get the same."""
+    if not path.exists():
+        _write_new(path, make())
+    if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise errors.SettingError(f"{path} can be read by others; run: chmod 600 {path}")
+    return path.read_bytes()
+
+
+def _write_new(path: Path, content: bytes) -> None:
     try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-            raise errors.SettingError(f"{path} can be read by others; run: chmod 600 {path}") from None
-        return path.read_bytes()
-    with os.fdopen(handle, "wb") as file:
-        content = make()
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    return content
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=leftovers.INCOMING)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            with contextlib.suppress(FileExistsError):  # another process was quicker: its content counts
+                os.link(name, path)
+        finally:
+            Path(name).unlink(missing_ok=True)
+        _sync(path.parent)
+    except OSError as error:
+        raise errors.SettingError(
+            f"cannot write the key {path}: {error.strerror}; make room there, or set [server] data_dir to a "
+            "folder on a disk of this machine"
+        ) from error
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from sqlalchemy.engine import make_url
-
 from edgeflow_mlflow import errors
 from edgeflow_mlflow.config import Config
 from edgeflow_mlflow.db import migrate, models
 from edgeflow_mlflow.db.engine import Database, normalise
+from edgeflow_mlflow.services import leftovers
 from edgeflow_mlflow.services.blobs import BlobStore
 from edgeflow_mlflow.services.keyring import open_keyring
 from edgeflow_mlflow.services.state import State
@@ -48,7 +47,7 @@ def open_state(config: Config, *, upgrade: bool = True) -> State:
     data = Path(config["server.data_dir"])
     try:
         data.mkdir(mode=0o700, parents=True, exist_ok=True)
-        database_url = make_url(config["server.database_url"])
+        database_url = normalise(config["server.database_url"])
         if database_url.get_backend_name() == "sqlite" and database_url.database:
             Path(database_url.database).parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -58,6 +57,7 @@ def open_state(config: Config, *, upgrade: bool = True) -> State:
     database = Database(config["server.database_url"])
     if upgrade:
         migrate.upgrade(database)
+        leftovers.remove(data)
     keyring = open_keyring(data / "keys")
     _check_keys(database, keyring.fleet, data)
     return State(config=config, database=database, keyring=keyring, blobs=BlobStore(data / "blobs"))
