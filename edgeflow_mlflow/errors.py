@@ -7,6 +7,7 @@ ServerError
 ├── ForbiddenError     a right credential without the right (403)
 ├── NotFoundError      no such thing (404)
 ├── ConflictError      it contradicts what is (409)
+│   └── ChangedError   it was changed since the caller looked
 ├── TooLargeError      over a limit (413)
 ├── MediaTypeError     not JSON (415)
 ├── UnprocessableError the model cannot go to a device (422)
@@ -39,6 +40,10 @@ class NotFoundError(ServerError):
 
 class ConflictError(ServerError):
     """It contradicts what is."""
+
+
+class ChangedError(ConflictError):
+    """It was changed since the caller looked."""
 
 
 class TooLargeError(ServerError):

@@ -10,6 +10,8 @@ import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.responses import FileResponse, Response
@@ -68,8 +70,11 @@ class EdgeflowASGI:
             path = await run_in_threadpool(self._find, sha256, headers)
         except errors.ServerError as error:
             refused = responses.of_error(error)
-            return Response(refused.get_data(), refused.status_code, dict(refused.headers))
-        return FileResponse(path, media_type="application/octet-stream", headers={"ETag": f'"{sha256}"'})
+        except (OperationalError, PoolTimeoutError) as error:
+            refused = responses.of_busy(error)
+        else:
+            return FileResponse(path, media_type="application/octet-stream", headers={"ETag": f'"{sha256}"'})
+        return Response(refused.get_data(), refused.status_code, dict(refused.headers))
 
     def _find(self, sha256: str, headers: Headers) -> str:
         origin.check_host(headers.get("host", ""), self._allowed_hosts)

@@ -8,7 +8,8 @@ from typing import Any
 
 import msgspec
 from flask import Blueprint, Flask, Response, current_app, g, request, send_file
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import DataError, IntegrityError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from werkzeug.exceptions import HTTPException
 
 from edgeflow_agent import errors as agent_errors
@@ -67,7 +68,9 @@ def install(app: Flask, *, prefix: str, state: State, catalog: Catalog, access: 
     blueprint = Blueprint(NAME, __name__, url_prefix=prefix + PREFIX)
     blueprint.register_error_handler(HTTPException, responses.of_http)
     blueprint.register_error_handler(IntegrityError, responses.of_conflict)
-    blueprint.register_error_handler(OperationalError, responses.of_busy)
+    blueprint.register_error_handler(DataError, responses.of_unstorable)
+    for away in (OperationalError, PoolTimeoutError):
+        blueprint.register_error_handler(away, responses.of_busy)
     for endpoint, route in routes.items():
         blueprint.add_url_rule(
             route.rule,

@@ -8,7 +8,7 @@ import msgspec
 from sqlalchemy import func, select
 
 from edgeflow_agent.wire import documents
-from edgeflow_mlflow import errors
+from edgeflow_mlflow import catalog, errors
 from edgeflow_mlflow.api import records, views
 from edgeflow_mlflow.api.publishing import publish_model
 from edgeflow_mlflow.api.routing import Call, Policy, Route
@@ -21,9 +21,19 @@ def _where(place: records.Place) -> deploy.Where:
     return deploy.Where(targets=tuple(place.targets), fleet=place.fleet, selector=place.selector)
 
 
-def _may_use(call: Call, bundle: models.Bundle) -> None:
-    if not call.sees_model(bundle.model_name):
-        raise errors.ForbiddenError(f"you may not read model {bundle.model_name!r}")
+def _publish(call: Call, uri: str) -> tuple[models.Bundle, str]:
+    def check(model: catalog.Model) -> None:
+        if model.is_registered:
+            if not call.sees_model(model.name):
+                raise errors.ForbiddenError(f"you may not read model {model.name!r}")
+        elif not call.sees_experiment(call.catalog.experiment_of(model)):
+            raise errors.ForbiddenError(f"you may not read the experiment of {uri!r}")
+
+    return publish_model(call.state, call.catalog, uri, check=check)
+
+
+def _settings(body: records.DeploymentCreate | records.DeploymentChange) -> dict[str, dict[str, Any]]:
+    return {"runtime": msgspec.to_builtins(body.runtime), "trial": msgspec.to_builtins(body.trial)}
 
 
 def create(call: Call) -> records.DeploymentView:
@@ -32,21 +42,15 @@ def create(call: Call) -> records.DeploymentView:
     with call.state.database.read() as session:
         if deploy.find(session, body.name) is not None:  # say so before copying a model
             raise errors.ConflictError(f"deployment {body.name!r} exists already; update or delete it")
-    bundle, alias = publish_model(call.state, call.catalog, body.model_uri)
-    _may_use(call, bundle)
+    bundle, alias = _publish(call, body.model_uri)
     deploy.create(
         call.state,
         body.name,
         where=_where(body.where),
         what=deploy.What(
-            bundle_id=bundle.id,
-            model_uri=body.model_uri,
-            alias=alias if body.follow_alias else "",
-            settings={
-                "runtime": msgspec.to_builtins(body.runtime),
-                "trial": msgspec.to_builtins(body.trial),
-            },
+            bundle_id=bundle.id, model_uri=body.model_uri, alias=alias if body.follow_alias else ""
         ),
+        settings=_settings(body),
         replace=body.replace,
         actor=call.actor.name,
     )
@@ -63,36 +67,23 @@ def change(call: Call) -> records.DeploymentView:
     body: records.DeploymentChange = call.body
     name = call.path["name"]
     with call.state.database.read() as session:
-        row = deploy.get(session, name)
-        rollout = session.get_one(models.Rollout, row.rollout_id)
-    settings: dict[str, Any] = dict(row.settings)
-    if body.runtime is not None:
-        settings["runtime"] = msgspec.to_builtins(body.runtime)
-    if body.trial is not None:
-        settings["trial"] = msgspec.to_builtins(body.trial)
+        deploy.get(session, name)  # say so before copying a model
     what = None
     if body.model_uri is not None:
-        bundle, alias = publish_model(call.state, call.catalog, body.model_uri)
-        _may_use(call, bundle)
+        bundle, alias = _publish(call, body.model_uri)
         what = deploy.What(
-            bundle_id=bundle.id,
-            model_uri=body.model_uri,
-            alias=alias if body.follow_alias else "",
-            settings=settings,
+            bundle_id=bundle.id, model_uri=body.model_uri, alias=alias if body.follow_alias else ""
         )
-    elif settings != row.settings:
-        what = deploy.What(
-            bundle_id=rollout.bundle_id, model_uri=rollout.model_uri, alias=row.alias, settings=settings
-        )
-    elif body.where is None:
-        raise errors.InvalidError("nothing to update: give a model_uri, targets, runtime or trial settings")
     deploy.update(
         call.state,
         name,
-        where=None if body.where is None else _where(body.where),
-        what=what,
-        replace=body.replace,
-        reason=body.reason or "updated",
+        deploy.Change(
+            where=None if body.where is None else _where(body.where),
+            what=what,
+            settings=_settings(body),
+            replace=body.replace,
+            reason=body.reason or "updated",
+        ),
         actor=call.actor.name,
     )
     return _view(call, name)
@@ -147,8 +138,17 @@ def show(call: Call) -> records.DeploymentDetail:
             deployment=views.deployment(session, row),
             executions=views.executions(session, found),
             interface=documents.from_builtins(documents.Interface, bundle.interface),
-            lineage=bundle.lineage,
+            lineage=_lineage(call, bundle),
         )
+
+
+def _lineage(call: Call, bundle: models.Bundle) -> dict[str, Any]:
+    """Where the model comes from, as far as the caller may see it."""
+    experiment = (bundle.lineage.get("run") or bundle.lineage.get("logged_model") or {}).get("experiment_id")
+    if experiment is None or call.sees_experiment(experiment):
+        return bundle.lineage
+    hidden = {"what": "run", "why": "you may not read its experiment"}
+    return {"run": None, "datasets": [], "logged_model": None, "gaps": [hidden]}
 
 
 def history(call: Call) -> records.History:
@@ -192,13 +192,16 @@ def predict(call: Call) -> records.PredictResponse:
             targets = [target for target in targets if target.id == body.target]
             if not targets:
                 raise errors.NotFoundError(f"deployment {name!r} has no target {body.target!r}")
-    reachable = [target for target in targets if target.connected]
+    reachable = sorted(
+        (target for target in targets if target.connected),
+        key=lambda target: target.last_seen_at or target.created_at,
+    )
     if not reachable:
         raise errors.ConflictError(
             f"no target of {name!r} is connected by MQTT, so none can be asked from here; "
             "`edgeflow targets list` shows when each was last seen"
         )
-    target = reachable[0]
+    target = reachable[-1]
     status, answer = rpc.ask(
         call.state,
         target.id,
@@ -282,6 +285,6 @@ ROUTES = (
         summary="Ask one of the deployment's targets",
         body=records.PredictRequest,
         answer=records.PredictResponse,
-        errors=(*_REFUSED, 404, 409, 413),
+        errors=(*_REFUSED, 404, 409, 413, 429),
     ),
 )

@@ -200,7 +200,7 @@ ROUTES = (
         summary="A file of a model, with Range",
         media_type="application/octet-stream",
         other_statuses=(206, 304, 416),
-        errors=(*_REFUSED, 404),
+        errors=(*_REFUSED, 404, 429),
     ),
     Route(
         method="POST",

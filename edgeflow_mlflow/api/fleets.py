@@ -15,7 +15,7 @@ def _view(session: Session, fleet: models.Fleet) -> records.FleetView:
     return records.FleetView(
         name=fleet.name,
         selector=fleet.selector,
-        targets=[target.id for target in fleets.members(session, fleet)],
+        targets=fleets.members(session, fleet),
         created_at=fleet.created_at,
         created_by=fleet.created_by,
     )

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from typing import Any
 
 from mlflow.exceptions import MlflowException
-from sqlalchemy import select
 
 from edgeflow_mlflow import catalog, errors
 from edgeflow_mlflow.api import records, views
@@ -21,9 +20,13 @@ def _missing(what: str, error: MlflowException) -> errors.ServerError:
     return errors.InvalidError(error.message)
 
 
-def _model(call: Call, row: Any) -> records.ModelView:
+def _models(call: Call, rows: Sequence[Any]) -> list[records.ModelView]:
     with call.state.database.read() as session:
-        used = usage.of_bundles(session, usage.bundles_of(session, row.name))
+        used = usage.of_bundles(session, usage.bundles_of_models(session, [row.name for row in rows]))
+    return [_model(call, row, [item for item in used if item.bundle.model_name == row.name]) for row in rows]
+
+
+def _model(call: Call, row: Any, used: Sequence[usage.Usage]) -> records.ModelView:
     return records.ModelView(
         name=row.name,
         description=row.description or "",
@@ -42,7 +45,7 @@ def list_models(call: Call) -> records.ModelList:
     except (MlflowException, ValueError) as error:  # ValueError: a page token that is none
         raise errors.InvalidError(str(error)) from error
     return records.ModelList(
-        models=[_model(call, row) for row in found if call.sees_model(row.name)],
+        models=_models(call, [row for row in found if call.sees_model(row.name)]),
         next_page_token=found.token or "",
     )
 
@@ -64,7 +67,7 @@ def show_model(call: Call) -> records.ModelDetail:
         by_version.setdefault(str(version), []).append(alias)
     newest = sorted(versions, key=lambda item: int(item.version), reverse=True)
     return records.ModelDetail(
-        model=_model(call, row),
+        model=_models(call, [row])[0],
         versions=[_version(call, item, by_version.get(str(item.version), [])) for item in newest],
     )
 
@@ -112,28 +115,29 @@ def list_experiments(call: Call) -> records.ExperimentList:
     except (MlflowException, ValueError) as error:  # ValueError: a page token that is none
         raise errors.InvalidError(str(error)) from error
     return records.ExperimentList(
-        experiments=[
-            records.ExperimentView(
-                id=str(row.experiment_id),
-                name=row.name,
-                lifecycle_stage=row.lifecycle_stage,
-                runs_on=_experiment_runs_on(call, str(row.experiment_id)),
-            )
-            for row in found
-            if call.sees_experiment(str(row.experiment_id))
-        ],
+        experiments=_experiments(
+            call, [row for row in found if call.sees_experiment(str(row.experiment_id))]
+        ),
         next_page_token=found.token or "",
     )
 
 
-def _experiment_runs_on(call: Call, experiment_id: str) -> list[records.RunsOn]:
+def _experiments(call: Call, rows: Sequence[Any]) -> list[records.ExperimentView]:
+    ids = [str(row.experiment_id) for row in rows]
     with call.state.database.read() as session:
-        bundles = [
-            row
-            for row in session.scalars(select(models.Bundle).where(models.Bundle.run_id != ""))
-            if (row.lineage.get("run") or {}).get("experiment_id") == experiment_id
-        ]
-        return views.runs_on(call.state, usage.of_bundles(session, bundles))
+        used = usage.of_bundles(session, usage.bundles_of_experiments(session, ids))
+    return [
+        records.ExperimentView(
+            id=identifier,
+            name=row.name,
+            lifecycle_stage=row.lifecycle_stage,
+            runs_on=views.runs_on(
+                call.state,
+                [item for item in used if item.bundle.lineage["run"]["experiment_id"] == identifier],
+            ),
+        )
+        for identifier, row in zip(ids, rows, strict=True)
+    ]
 
 
 def show_experiment(call: Call) -> records.ExperimentView:
@@ -145,18 +149,18 @@ def show_experiment(call: Call) -> records.ExperimentView:
         row = call.catalog.tracking().get_experiment(experiment_id)
     except (MlflowException, ValueError) as error:
         raise errors.NotFoundError(f"no experiment {experiment_id!r}") from error
-    return records.ExperimentView(
-        id=str(row.experiment_id),
-        name=row.name,
-        lifecycle_stage=row.lifecycle_stage,
-        runs_on=_experiment_runs_on(call, experiment_id),
-    )
+    return _experiments(call, [row])[0]
 
 
-def _run(call: Call, run: Any) -> records.RunView:
-    facts = catalog.run_facts(run)
+def _runs(call: Call, runs: Sequence[Any]) -> list[records.RunView]:
+    ids = [run.info.run_id for run in runs]
     with call.state.database.read() as session:
-        used = usage.of_run(session, facts["id"])
+        used = usage.of_bundles(session, usage.bundles_of_runs(session, ids))
+    return [_run(call, run, [item for item in used if item.bundle.run_id == run.info.run_id]) for run in runs]
+
+
+def _run(call: Call, run: Any, used: Sequence[usage.Usage]) -> records.RunView:
+    facts = catalog.run_facts(run)
     return records.RunView(
         id=facts["id"],
         name=facts["name"] or "",
@@ -165,8 +169,7 @@ def _run(call: Call, run: Any) -> records.RunView:
         user=facts["user"] or "",
         started_ms=facts["started_ms"],
         params=facts["params"],
-        # JSON has no word for what is not finite.
-        metrics={key: value if math.isfinite(value) else None for key, value in facts["metrics"].items()},
+        metrics=facts["metrics"],
         datasets=catalog.dataset_facts(run),
         runs_on=views.runs_on(call.state, used),
     )
@@ -190,7 +193,7 @@ def list_runs(call: Call) -> records.RunList:
         )
     except (MlflowException, ValueError) as error:
         raise errors.InvalidError(str(error)) from error
-    return records.RunList(runs=[_run(call, run) for run in found], next_page_token=found.token or "")
+    return records.RunList(runs=_runs(call, found), next_page_token=found.token or "")
 
 
 def show_run(call: Call) -> records.RunView:
@@ -202,7 +205,7 @@ def show_run(call: Call) -> records.RunView:
         raise errors.NotFoundError(f"no run {run_id!r}") from error
     if not call.sees_experiment(str(run.info.experiment_id)):
         raise errors.ForbiddenError(f"you may not read run {run_id!r}")
-    return _run(call, run)
+    return _runs(call, [run])[0]
 
 
 _REFUSED = (401, 403)

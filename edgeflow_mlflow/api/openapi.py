@@ -34,6 +34,7 @@ _REASONS = {
     415: "Not JSON",
     416: "No such part of the file",
     422: "The model cannot go to a device",
+    429: "Too much at once; Retry-After says when to come again",
 }
 
 

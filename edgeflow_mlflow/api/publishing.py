@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import tempfile
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from edgeflow_mlflow import errors
@@ -16,10 +18,20 @@ from edgeflow_mlflow.services.state import State
 
 logger = logging.getLogger(__name__)
 
+_RETRY_S = 30
+_restoring = threading.Lock()
+_failed: dict[str, float] = {}  # bundle id -> when (monotonic) MLflow may be asked for it again
 
-def publish_model(state: State, catalog: Catalog, uri: str) -> tuple[models.Bundle, str]:
-    """The bundle that a model URI names now, published if it was not yet; and the alias it names."""
+
+def publish_model(
+    state: State, catalog: Catalog, uri: str, *, check: Callable[[Model], None] = lambda model: None
+) -> tuple[models.Bundle, str]:
+    """The bundle that a model URI names now, published if it was not yet; and the alias it names.
+
+    `check` raises when the caller may not have the model: before anything of it is copied.
+    """
     model = catalog.resolve(uri)
+    check(model)
     origin = publish.Origin(
         name=model.name,
         version=model.version,
@@ -48,8 +60,19 @@ def publish_model(state: State, catalog: Catalog, uri: str) -> tuple[models.Bund
 def restore(state: State, catalog: Catalog, bundle: models.Bundle) -> None:
     """Fetch a bundle's files again: this server came to the database without them, or lost them.
 
-    A file that MLflow no longer has as it was gets another digest, and so never stands in for the old.
+    One at a time: a whole fleet may ask at once, and each asker holds a thread. Raise TooManyError when
+    it is worth asking again. A file that MLflow no longer has as it was gets another digest, and so never
+    stands in for the old.
     """
+    if time.monotonic() < _failed.get(bundle.id, 0.0) or not _restoring.acquire(blocking=False):
+        raise errors.TooManyError("the files are being fetched from MLflow; ask again", retry_after_s=2)
+    try:
+        _restore(state, catalog, bundle)
+    finally:
+        _restoring.release()
+
+
+def _restore(state: State, catalog: Catalog, bundle: models.Bundle) -> None:
     logger.info("fetching the files of %s %s again", bundle.model_name, bundle.model_version)
     with _folder(state) as folder:
         try:
@@ -61,7 +84,10 @@ def restore(state: State, catalog: Catalog, bundle: models.Bundle) -> None:
             logger.warning(
                 "%s %s cannot be fetched again: %s", bundle.model_name, bundle.model_version, error
             )
-            return
+            _failed[bundle.id] = time.monotonic() + _RETRY_S
+            raise errors.TooManyError(
+                f"MLflow does not give out the files: {error}", retry_after_s=_RETRY_S
+            ) from error
         for item in bundle.files:
             name = described.baseline if item["path"] == publish.BASELINE else item["path"]
             if name and (folder / name).is_file():

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import msgspec
 from flask import Response
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import DataError, IntegrityError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from werkzeug.exceptions import HTTPException
 
 from edgeflow_agent import errors as agent_errors
@@ -54,7 +55,13 @@ def of_conflict(_error: IntegrityError) -> Response:
     return Response(body("RESOURCE_CONFLICT", message), status=409, content_type=JSON)
 
 
-def of_busy(_error: OperationalError) -> Response:
+def of_unstorable(_error: DataError) -> Response:
+    """The answer when the database cannot hold a value, such as a text with a NUL character."""
+    message = "a value cannot be stored: a text is too long, or holds a character that no text may hold"
+    return Response(body("INVALID_PARAMETER_VALUE", message), status=400, content_type=JSON)
+
+
+def of_busy(_error: OperationalError | PoolTimeoutError) -> Response:
     """The answer when the database cannot be written or reached now: trying again may help."""
     response = Response(
         body("TEMPORARILY_UNAVAILABLE", "the database is busy or away"), status=503, content_type=JSON

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import delete, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from edgeflow_mlflow import errors
@@ -37,7 +37,10 @@ def show(call: Call) -> records.TargetView:
 
 
 def _get(session: Session, call: Call) -> models.Target:
-    return fleets.named(session, [call.path["target_id"]])[0]
+    found = session.get(models.Target, call.path["target_id"])
+    if found is None:
+        raise fleets.unknown_target(session, call.path["target_id"])
+    return found
 
 
 def change(call: Call) -> records.TargetView:
@@ -113,15 +116,7 @@ def revoke(call: Call) -> records.TargetView:
 
 def remove(call: Call) -> records.Empty:
     """Forget a target that no deployment holds, with its credentials; executions stay as history."""
-    with call.state.database.write() as session:
-        target = _get(session, call)
-        if target.deployment_id is not None:
-            holder = session.get_one(models.Deployment, target.deployment_id)
-            raise errors.ConflictError(
-                f"target {target.id!r} belongs to deployment {holder.name!r}: delete or update that first"
-            )
-        session.execute(delete(models.Credential).where(models.Credential.target_id == target.id))
-        session.delete(target)
+    enrol.forget(call.state, call.path["target_id"])
     return records.Empty()
 
 

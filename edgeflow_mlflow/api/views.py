@@ -178,6 +178,8 @@ def rollout(session: Session, row: models.Rollout) -> records.RolloutView:
         model=model(session.get_one(models.Bundle, row.bundle_id)),
         status=summary.status(newest.values()).value,
         counts=dict(counts),
+        runtime=documents.from_builtins(documents.Runtime, row.settings.get("runtime", {})),
+        trial=documents.from_builtins(documents.Trial, row.settings.get("trial", {})),
         reason=row.reason,
         created_at=row.created_at,
         created_by=row.created_by,
@@ -205,15 +207,20 @@ def deployment(session: Session, row: models.Deployment) -> records.DeploymentVi
 
 
 def runs_on(state: State, usages: Iterable[Usage]) -> list[records.RunsOn]:
-    """Where a model is."""
+    """Where models are: a target once for each version that it is bound to."""
+    bonds: dict[tuple[str, str, str], list[Usage]] = {}
+    for usage in usages:
+        key = (usage.target.id, usage.bundle.model_name, usage.bundle.model_version)
+        bonds.setdefault(key, []).append(usage)
     return [
         records.RunsOn(
-            target=usage.target.id,
-            version=usage.bundle.model_version,
-            desired=usage.desired,
-            actual=usage.actual,
-            fallback=usage.previous,
-            status=online(state, usage.target.last_seen_at),
+            target=target,
+            model=name,
+            version=version,
+            desired=any(usage.desired for usage in found),
+            actual=any(usage.actual for usage in found),
+            fallback=any(usage.previous for usage in found),
+            status=online(state, found[0].target.last_seen_at),
         )
-        for usage in usages
+        for (target, name, version), found in bonds.items()
     ]

@@ -285,7 +285,6 @@ class Execution(Base):
     message: Mapped[str] = mapped_column(Text, default="")
     progress: Mapped[float | None] = mapped_column(Float)
     attempt: Mapped[int] = mapped_column(Integer, default=1)
-    version: Mapped[int] = mapped_column(Integer, default=1)
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
     deadline_at: Mapped[datetime | None]

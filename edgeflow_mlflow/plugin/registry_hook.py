@@ -7,19 +7,23 @@ form, its constructor and its future methods stay what they are.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from mlflow.exceptions import MlflowException
 from mlflow.protos import databricks_pb2
-from sqlalchemy import update
+from sqlalchemy import delete, update
 
 from edgeflow_mlflow import catalog, errors
 from edgeflow_mlflow.db import models
-from edgeflow_mlflow.services import publish, usage
+from edgeflow_mlflow.services import leftovers, publish, usage
 from edgeflow_mlflow.services.state import State
+
+logger = logging.getLogger(__name__)
 
 _PROMPT_TAG = "mlflow.prompt.is_prompt"
 # Reads the files of an artifact URI into a folder and describes them.
@@ -45,7 +49,8 @@ class RegistryHook:
         """With the policy `reject`, refuse a version that no device could run."""
         if self._state.config["registry.onnx_policy"] != "reject" or self._fetch is None or is_prompt(tags):
             return
-        with tempfile.TemporaryDirectory(dir=self._state.config["server.data_dir"]) as name:
+        data = self._state.config["server.data_dir"]
+        with tempfile.TemporaryDirectory(dir=data, prefix=leftovers.CHECKING) as name:
             try:
                 described = self._fetch(source, Path(name))
                 publish.check(Path(name), described.entry)
@@ -60,18 +65,8 @@ class RegistryHook:
         """Note the version for checking; the check itself is not in the way of the training script."""
         if is_prompt(tags):
             return
-        now = self._state.now()
-        with self._state.database.write() as session:
-            if session.get(models.Verdict, (name, version)) is None:
-                session.add(
-                    models.Verdict(
-                        model_name=name,
-                        model_version=version,
-                        verdict="pending",
-                        created_at=now,
-                        updated_at=now,
-                    )
-                )
+        with _after_the_fact(f"version {version} of {name!r} could not be noted; it is found again later"):
+            note(self._state, name, version)
 
     def before_delete(self, name: str, version: str | None) -> None:
         """Refuse, with 409, to delete what a device serves or is to serve."""
@@ -82,19 +77,59 @@ class RegistryHook:
                 if item.desired or item.actual
             ]
         if used:
-            where = ", ".join(sorted(item.target.id for item in used)[:5])
-            more = f" and {len(used) - 5} more" if len(used) > 5 else ""
+            names = sorted({item.target.id for item in used})
+            where = ", ".join(names[:5])
+            more = f" and {len(names) - 5} more" if len(names) > 5 else ""
             what = f"version {version} of {name!r}" if version else f"model {name!r}"
             raise MlflowException(
                 f"{what} runs on {where}{more}: deploy another version there or delete the deployment first",
                 error_code=databricks_pb2.RESOURCE_CONFLICT,
             )
 
+    def deleted(self, name: str, version: str | None) -> None:
+        """Forget the verdicts: the name and its numbers may be used again."""
+        with (
+            _after_the_fact(f"the verdict on {name!r} {version or ''} could not be forgotten"),
+            self._state.database.write() as session,
+        ):
+            gone = delete(models.Verdict).where(models.Verdict.model_name == name)
+            session.execute(gone if version is None else gone.where(models.Verdict.model_version == version))
+
     def renamed(self, old: str, new: str) -> None:
         """Keep finding the bundles of a renamed model."""
-        with self._state.database.write() as session:
+        with (
+            _after_the_fact(f"{old!r} is {new!r} now, but its deployments do not know; rename it once more"),
+            self._state.database.write() as session,
+        ):
+            # Of a model that had the name before.
+            session.execute(delete(models.Verdict).where(models.Verdict.model_name == new))
             for table in (models.Bundle, models.Deployment, models.Verdict):
                 session.execute(update(table).where(table.model_name == old).values(model_name=new))
+
+
+def note(state: State, name: str, version: str) -> None:
+    """Have a version checked, whatever was said of an earlier one of that name and number."""
+    now = state.now()
+    with state.database.write() as session:
+        session.merge(
+            models.Verdict(
+                model_name=name,
+                model_version=version,
+                verdict="pending",
+                message="",
+                created_at=now,
+                updated_at=now,
+            )
+        )
+
+
+@contextlib.contextmanager
+def _after_the_fact(lost: str) -> Iterator[None]:
+    """MLflow has committed: whoever asked has what they asked for, whatever becomes of our own notes."""
+    try:
+        yield
+    except Exception:
+        logger.exception("%s", lost)
 
 
 def is_prompt(tags: Any) -> bool:
@@ -116,11 +151,15 @@ class _Hooked:
 
     def delete_model_version(self, name: str, version: Any) -> Any:
         self._edgeflow_hook.before_delete(name, str(version))
-        return super().delete_model_version(name, version)  # type: ignore[misc]
+        result = super().delete_model_version(name, version)  # type: ignore[misc]
+        self._edgeflow_hook.deleted(name, str(version))
+        return result
 
     def delete_registered_model(self, name: str) -> Any:
         self._edgeflow_hook.before_delete(name, None)
-        return super().delete_registered_model(name)  # type: ignore[misc]
+        result = super().delete_registered_model(name)  # type: ignore[misc]
+        self._edgeflow_hook.deleted(name, None)
+        return result
 
     def rename_registered_model(self, name: str, new_name: str) -> Any:
         renamed = super().rename_registered_model(name, new_name)  # type: ignore[misc]

@@ -90,14 +90,16 @@ class RegistryPass:
             deploy.update(
                 self._state,
                 deployment.name,
-                where=None,
-                what=deploy.What(
-                    bundle_id=bundle.id, model_uri=uri, alias=alias, settings=deployment.settings
+                deploy.Change(
+                    what=deploy.What(bundle_id=bundle.id, model_uri=uri, alias=alias),
+                    reason=f"alias {deployment.alias!r} moved from version {version} to {wanted}",
+                    # What an operator has changed meanwhile is looked at again in the next pass.
+                    expected_rollout=deployment.rollout_id,
                 ),
-                replace=False,
-                reason=f"alias {deployment.alias!r} moved from version {version} to {wanted}",
                 actor="alias",
             )
+        except errors.ChangedError:
+            return
         except errors.ServerError as error:
             logger.warning("%s cannot follow %s to version %s: %s", deployment.name, uri, wanted, error)
             self._refused[(deployment.id, wanted)] = self._state.now() + _RETRY

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,16 +32,38 @@ class Where:
 
 @dataclass(frozen=True, kw_only=True)
 class What:
-    """Which model and how: a published bundle, the URI that was asked for, and the alias to follow."""
+    """Which model: a published bundle, the URI that was asked for, and the alias to follow."""
 
     bundle_id: str
     model_uri: str
     alias: str = ""
-    settings: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """What is to be different; what is None or empty stays as it is.
+
+    `settings` are merged key by key into what the deployment has. `expected_rollout` makes the change
+    depend on the rollout that the caller has seen.
+    """
+
+    where: Where | None = None
+    what: What | None = None
+    settings: dict[str, dict[str, Any]] = field(default_factory=dict)
+    replace: bool = False
+    reason: str = "updated"
+    expected_rollout: str = ""
 
 
 def create(
-    state: State, name: str, *, where: Where, what: What, replace: bool, actor: str
+    state: State,
+    name: str,
+    *,
+    where: Where,
+    what: What,
+    settings: dict[str, dict[str, Any]] | None = None,
+    replace: bool = False,
+    actor: str,
 ) -> models.Deployment:
     """A new deployment and its first rollout."""
     if not topics.is_target_id(name):
@@ -55,7 +77,6 @@ def create(
                 f"deployment {name!r} exists already; `mlflow deployments update -t edgeflow --name {name}` "
                 "moves it to another model version"
             )
-        targets = _resolve(session, where)
         bundle = session.get_one(models.Bundle, what.bundle_id)
         deployment = models.Deployment(
             id=uuid.uuid4().hex,
@@ -65,7 +86,7 @@ def create(
             selector=where.selector,
             alias=what.alias,
             model_name=bundle.model_name,
-            settings=what.settings,
+            settings=settings or {},
             rollout_id="",
             created_at=now,
             created_by=actor,
@@ -73,66 +94,67 @@ def create(
         )
         session.add(deployment)
         session.flush()
-        rollout = _new_rollout(state, session, deployment, what, reason="created", actor=actor)
+        targets = _locked(session, _resolve(session, where))
         _check_free(session, deployment, targets, replace=replace)
-        for target in targets:
-            desired.assign(
-                state,
-                session,
-                target,
-                desired.Assignment(deployment=deployment, rollout=rollout, bundle=bundle),
-            )
+        rollout = _new_rollout(state, session, deployment, what, reason="created", actor=actor)
+        desired.assign(
+            state,
+            session,
+            targets,
+            desired.Assignment(deployment=deployment, rollout=rollout, bundle=bundle),
+        )
     return deployment
 
 
-def update(
-    state: State,
-    name: str,
-    *,
-    where: Where | None,
-    what: What | None,
-    replace: bool,
-    reason: str,
-    actor: str,
-) -> models.Deployment:
+def update(state: State, name: str, change: Change, *, actor: str) -> models.Deployment:
     """Move a deployment to another model, other settings or other targets.
 
     Targets that stay and need nothing new are left alone; those that leave are told to stop serving.
     """
     with state.database.write() as session:
         deployment = get(session, name, lock=True)
-        if where:
-            deployment.fleet, deployment.selector = where.fleet, where.selector
-            wanted = _resolve(session, where)
-        elif deployment.fleet or deployment.selector:
-            wanted = _resolve(session, Where(fleet=deployment.fleet, selector=deployment.selector))
-        else:
-            wanted = bound(session, deployment)
+        rollout = session.get_one(models.Rollout, deployment.rollout_id)
+        if change.expected_rollout not in ("", rollout.id):
+            raise errors.ChangedError(f"deployment {name!r} was changed meanwhile; look at it again")
+        settings = {
+            group: {**deployment.settings.get(group, {}), **change.settings.get(group, {})}
+            for group in {**deployment.settings, **change.settings}
+        }
+        what = change.what
+        if what is None and settings != deployment.settings:
+            what = What(bundle_id=rollout.bundle_id, model_uri=rollout.model_uri, alias=deployment.alias)
+        if what is None and change.where is None:
+            raise errors.InvalidError("nothing to update: give a model, targets, runtime or trial settings")
         before = {target.id for target in bound(session, deployment)}
+        wanted_ids = _wanted(session, deployment, change.where, before)
+        locked = _locked(session, before | wanted_ids)
+        wanted = [target for target in locked if target.id in wanted_ids]
+        if change.where is None and not change.replace:
+            # Nobody said where anew: what another deployment has taken over meanwhile stays with it.
+            wanted = [target for target in wanted if target.deployment_id in (None, deployment.id)]
+        _check_free(session, deployment, wanted, replace=change.replace)
+        changed = [target for target in wanted if target.deployment_id != deployment.id]
+        leaving = [
+            target
+            for target in locked
+            if target.deployment_id == deployment.id and target.id not in wanted_ids
+        ]
+        if leaving:
+            _let_go(state, session, deployment, leaving, Action.REMOVE)
         if what is not None:
-            bundle = session.get_one(models.Bundle, what.bundle_id)
             deployment.alias = what.alias
-            deployment.model_name = bundle.model_name
-            deployment.settings = what.settings
-            rollout = _new_rollout(state, session, deployment, what, reason=reason, actor=actor)
+            deployment.settings = settings
+            rollout = _new_rollout(state, session, deployment, what, reason=change.reason, actor=actor)
             changed = wanted
-        else:
-            rollout = session.get_one(models.Rollout, deployment.rollout_id)
-            bundle = session.get_one(models.Bundle, rollout.bundle_id)
-            changed = [target for target in wanted if target.id not in before]
+        bundle = session.get_one(models.Bundle, rollout.bundle_id)
+        deployment.model_name = bundle.model_name
         deployment.updated_at = state.now()
-        _check_free(session, deployment, wanted, replace=replace)
-        for target in changed:
-            desired.assign(
-                state,
-                session,
-                target,
-                desired.Assignment(deployment=deployment, rollout=rollout, bundle=bundle),
-            )
-        staying = {target.id for target in wanted}
-        for target in bound(session, deployment):
-            if target.id not in staying:
-                _let_go(state, session, deployment, target, Action.REMOVE)
+        desired.assign(
+            state,
+            session,
+            changed,
+            desired.Assignment(deployment=deployment, rollout=rollout, bundle=bundle),
+        )
     return deployment
 
 
@@ -140,8 +162,9 @@ def delete(state: State, name: str, *, keep_serving: bool) -> models.Deployment:
     """End a deployment. Its devices stop serving, or keep what they have and are free for another."""
     with state.database.write() as session:
         deployment = get(session, name, lock=True)
-        for target in bound(session, deployment):
-            _let_go(state, session, deployment, target, Action.HOLD if keep_serving else Action.REMOVE)
+        locked = desired.lock(session, [target.id for target in bound(session, deployment)])
+        targets = [target for target in locked if target.deployment_id == deployment.id]
+        _let_go(state, session, deployment, targets, Action.HOLD if keep_serving else Action.REMOVE)
         deployment.live_name = None
         deployment.deleted_at = state.now()
     return deployment
@@ -174,15 +197,14 @@ def bound(session: Session, deployment: models.Deployment) -> list[models.Target
     )
 
 
-def _resolve(session: Session, where: Where) -> list[models.Target]:
+def _resolve(session: Session, where: Where) -> list[str]:
     given = [word for word in (where.targets, where.fleet, where.selector) if word]
     if len(given) != 1:
         raise errors.InvalidError(
             "say where to deploy with exactly one of target (-C target=robot-07), targets, fleet or selector"
         )
     if where.targets:
-        # Always in the same order, so that two deployments never wait for each other's rows.
-        return sorted(fleets.named(session, where.targets), key=lambda target: target.id)
+        return fleets.named(session, where.targets)
     if where.fleet:
         found, words = fleets.members(session, fleets.get(session, where.fleet)), f"fleet {where.fleet!r}"
     else:
@@ -190,6 +212,26 @@ def _resolve(session: Session, where: Where) -> list[models.Target]:
     if not found:
         raise errors.InvalidError(f"{words} holds no target; `edgeflow targets list` shows labels")
     return found
+
+
+def _wanted(
+    session: Session, deployment: models.Deployment, where: Where | None, present: set[str]
+) -> set[str]:
+    """The targets that the deployment is to hold, as said now or as said before."""
+    if where is not None:
+        wanted = set(_resolve(session, where))
+        deployment.fleet, deployment.selector = where.fleet, where.selector
+        return wanted
+    if deployment.fleet or deployment.selector:
+        return set(_resolve(session, Where(fleet=deployment.fleet, selector=deployment.selector)))
+    return present
+
+
+def _locked(session: Session, ids: Collection[str]) -> list[models.Target]:
+    locked = desired.lock(session, ids)
+    for name in sorted(set(ids) - {target.id for target in locked}):
+        raise fleets.unknown_target(session, name)  # deleted at this very moment
+    return locked
 
 
 def _check_free(
@@ -223,7 +265,7 @@ def _new_rollout(
         number=(last or 0) + 1,
         bundle_id=what.bundle_id,
         model_uri=what.model_uri,
-        settings=what.settings,
+        settings=deployment.settings,
         reason=reason,
         created_at=state.now(),
         created_by=actor,
@@ -238,7 +280,7 @@ def _let_go(
     state: State,
     session: Session,
     deployment: models.Deployment,
-    target: models.Target,
+    targets: Sequence[models.Target],
     action: Action,
 ) -> None:
     rollout = session.get_one(models.Rollout, deployment.rollout_id)
@@ -246,7 +288,6 @@ def _let_go(
     desired.assign(
         state,
         session,
-        target,
+        targets,
         desired.Assignment(deployment=deployment, rollout=rollout, bundle=bundle, action=action),
     )
-    target.deployment_id = None

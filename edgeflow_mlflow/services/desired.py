@@ -1,18 +1,22 @@
-"""Give a target something new to be: one open execution, one signed document, one transaction."""
+"""Give targets something new to be: each one open execution, one signed document, one transaction."""
 
 from __future__ import annotations
 
 import uuid
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+import msgspec
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
+from edgeflow_agent import errors as agent_errors
 from edgeflow_agent.wire import documents
 from edgeflow_agent.wire.documents import Action
 from edgeflow_agent.wire.states import State as Step
+from edgeflow_mlflow import errors
 from edgeflow_mlflow.db import models
 from edgeflow_mlflow.domain import projection
 from edgeflow_mlflow.services.state import State
@@ -28,42 +32,67 @@ class Assignment:
     action: Action = Action.INSTALL
 
 
-def assign(state: State, session: Session, target: models.Target, work: Assignment) -> models.Execution:
-    """Supersede what is under way on the target, raise its generation and sign the new document."""
+def assign(state: State, session: Session, targets: Sequence[models.Target], work: Assignment) -> None:
+    """Supersede what is under way on the targets, raise their generations and sign the new documents.
+
+    The caller has locked the targets (`lock`). Raise UnprocessableError when no device would take the
+    document.
+    """
     now = state.now()
-    # PostgreSQL lets two writers read the same generation; the row's lock makes the second one wait.
-    session.refresh(target, with_for_update=True)
-    supersede(state, session, target.id, "a newer generation took over")
-    target.generation = projection.next_generation(target.generation, target.actual_generation)
-    target.deployment_id = None if work.action is Action.REMOVE else work.deployment.id
-    execution = models.Execution(
-        id=uuid.uuid4().hex,
-        target_id=target.id,
-        deployment_id=work.deployment.id,
-        rollout_id=work.rollout.id,
-        generation=target.generation,
-        action=work.action.value,
-        state=Step.PENDING.value,
-        created_at=now,
-        updated_at=now,
-        deadline_at=projection.deadline(Step.PENDING, now, state.deadlines),
+    template = describe("", work)
+    _check(template)
+    supersede(state, session, [target.id for target in targets], "a newer generation took over")
+    for target in targets:
+        target.generation = projection.next_generation(target.generation, target.actual_generation)
+        target.deployment_id = work.deployment.id if work.action is Action.INSTALL else None
+        execution = models.Execution(
+            id=uuid.uuid4().hex,
+            target_id=target.id,
+            deployment_id=work.deployment.id,
+            rollout_id=work.rollout.id,
+            generation=target.generation,
+            action=work.action.value,
+            state=Step.PENDING.value,
+            created_at=now,
+            updated_at=now,
+            deadline_at=projection.deadline(Step.PENDING, now, state.deadlines),
+        )
+        session.add(execution)
+        _issue(state, target, msgspec.structs.replace(template, execution=execution.id))
+        size = len(target.document or b"")
+        if size > documents.MAX_ENVELOPE_BYTES:
+            raise errors.UnprocessableError(
+                f"what devices would have to be told is {size} bytes, over their limit of "
+                f"{documents.MAX_ENVELOPE_BYTES}: log the model with fewer or shorter labels and columns"
+            )
+
+
+def lock(session: Session, ids: Iterable[str]) -> list[models.Target]:
+    """Those targets that exist, in the order of their ids, locked and read as they are now.
+
+    Always in the same order, so that two changes never wait for each other's rows.
+    """
+    return list(
+        session.scalars(
+            select(models.Target)
+            .where(models.Target.id.in_(set(ids)))
+            .order_by(models.Target.id)
+            .with_for_update()
+            .execution_options(populate_existing=True)
+        )
     )
-    session.add(execution)
-    _issue(state, target, describe(execution, work))
-    return execution
 
 
-def supersede(state: State, session: Session, target_id: str, why: str) -> None:
-    """End the target's open execution, if there is one."""
+def supersede(state: State, session: Session, target_ids: Collection[str], why: str) -> None:
+    """End the open executions of the targets."""
     now = state.now()
     session.execute(
         update(models.Execution)
-        .where(models.Execution.target_id == target_id, models.Execution.finished_at.is_(None))
+        .where(models.Execution.target_id.in_(target_ids), models.Execution.finished_at.is_(None))
         .values(
             state=Step.SUPERSEDED.value,
             reason="superseded",
             message=why,
-            version=models.Execution.version + 1,
             updated_at=now,
             finished_at=now,
             deadline_at=None,
@@ -72,36 +101,36 @@ def supersede(state: State, session: Session, target_id: str, why: str) -> None:
 
 
 def reissue(state: State, session: Session, target: models.Target) -> None:
-    """Sign the same wishes again, with a later expiry."""
+    """Sign the same wishes again, with a later expiry. The caller has locked the target."""
     execution = latest_execution(session, target)
     if execution is not None:
-        _issue(state, target, describe(execution, load_assignment(session, execution)))
+        _issue(state, target, describe(execution.id, load_assignment(session, execution)))
 
 
 def raise_floor(state: State, session: Session, target: models.Target, floor: int) -> bool:
     """Continue above what a device has handled, when it is ahead of a server that was restored from a
-    backup; whether that was so."""
+    backup; whether that was so. The caller has locked the target."""
     if floor <= target.generation or not projection.is_plausible_floor(target.generation, floor):
-        return False
-    session.refresh(target, with_for_update=True)
-    if floor <= target.generation:
         return False
     target.generation = projection.next_generation(target.generation, floor)
     execution = latest_execution(session, target)
     if execution is not None:
         execution.generation = target.generation
-        _issue(state, target, describe(execution, load_assignment(session, execution)))
+        _issue(state, target, describe(execution.id, load_assignment(session, execution)))
     return True
 
 
-def latest_execution(session: Session, target: models.Target) -> models.Execution | None:
+def latest_execution(
+    session: Session, target: models.Target, *, locked: bool = False
+) -> models.Execution | None:
     """The execution that the target's document speaks of."""
-    return session.scalars(
+    query = (
         select(models.Execution)
         .where(models.Execution.target_id == target.id)
         .order_by(models.Execution.generation.desc())
         .limit(1)
-    ).first()
+    )
+    return session.scalars(query.with_for_update() if locked else query).first()
 
 
 def load_assignment(session: Session, execution: models.Execution) -> Assignment:
@@ -115,11 +144,11 @@ def load_assignment(session: Session, execution: models.Execution) -> Assignment
     )
 
 
-def describe(execution: models.Execution, work: Assignment) -> documents.DesiredDeployment:
+def describe(execution_id: str, work: Assignment) -> documents.DesiredDeployment:
     """The deployment as the device reads it."""
     common: dict[str, Any] = {
         "id": work.deployment.id,
-        "execution": execution.id,
+        "execution": execution_id,
         "name": work.deployment.name,
         "action": work.action,
     }
@@ -136,6 +165,15 @@ def describe(execution: models.Execution, work: Assignment) -> documents.Desired
         trial=documents.from_builtins(documents.Trial, settings.get("trial", {})),
         monitor=documents.Monitor(baseline_sha256=bundle.baseline_sha256),
     )
+
+
+def _check(deployment: documents.DesiredDeployment) -> None:
+    if deployment.action is not Action.INSTALL:
+        return
+    try:
+        documents.check_install(deployment)
+    except agent_errors.ContractError as error:
+        raise errors.UnprocessableError(f"no device would take this model: {error}") from error
 
 
 def _issue(state: State, target: models.Target, deployment: documents.DesiredDeployment) -> None:

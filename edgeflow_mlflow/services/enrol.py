@@ -7,20 +7,19 @@ import secrets
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from edgeflow_agent.wire import tokens, topics
 from edgeflow_mlflow import errors
 from edgeflow_mlflow.db import models
 from edgeflow_mlflow.domain import selectors
+from edgeflow_mlflow.services import desired, fleets
 from edgeflow_mlflow.services.state import State
 
 MAX_USES = 100_000
 MAX_TTL = timedelta(days=365)
 _REPLAY = timedelta(minutes=10)
-# How long the old credential lives beside the new one when the new one is never used.
-_ROTATION_GRACE = timedelta(hours=24)
 # `used_at` is a hint for people; writing it at every request would make each poll a write.
 _USED_RESOLUTION = timedelta(minutes=1)
 _NOT_ADMITTED = (
@@ -129,7 +128,19 @@ def _let_in(session: Session, token: models.EnrolmentToken, target_id: str, now:
         raise errors.ForbiddenError(f"this token enrols {token.target_id!r} only, not {target_id!r}")
     target = session.get(models.Target, target_id)
     if target is None:
-        session.add(models.Target(id=target_id, labels=dict(token.labels), created_at=now))
+        # A target that was deleted and comes again goes on above its history and its device's memory.
+        last = session.scalar(
+            select(func.max(models.Execution.generation)).where(models.Execution.target_id == target_id)
+        )
+        session.add(
+            models.Target(
+                id=target_id,
+                labels=dict(token.labels),
+                created_at=now,
+                generation=last or 0,
+                published_generation=last or 0,
+            )
+        )
         return
     if token.target_id is None:
         raise errors.ConflictError(
@@ -185,25 +196,20 @@ def authenticate(state: State, text: str) -> str | None:
 
 
 def rotate(state: State, target_id: str, current_text: str) -> str:
-    """A second credential for the device; the one in use dies when the new one is first used, or after a
-    day."""
+    """A second credential for the device. The one in use lives until the new one is first used, however
+    long that takes: a device whose answer was lost, and that was away since, must not be locked out. One
+    that was handed out before and never used is void."""
     current = tokens.parse_credential(current_text)
     assert current is not None  # it has just authenticated this request
+    now = state.now()
     with state.database.write() as session:
-        row = _new_credential(state, session, target_id)
-        row.replaces = current.id
         session.execute(
             update(models.Credential)
-            .where(
-                models.Credential.target_id == target_id,
-                models.Credential.id != row.id,
-                or_(
-                    models.Credential.revoked_at.is_(None),
-                    models.Credential.revoked_at > state.now() + _ROTATION_GRACE,
-                ),
-            )
-            .values(revoked_at=state.now() + _ROTATION_GRACE)
+            .where(models.Credential.replaces == current.id, models.Credential.revoked_at.is_(None))
+            .values(revoked_at=now)
         )
+        row = _new_credential(state, session, target_id)
+        row.replaces = current.id
         return _text(state, row)
 
 
@@ -211,8 +217,25 @@ def revoke(state: State, target_id: str) -> None:
     """Shut a device out: HTTP at once, its MQTT connection within seconds. Its rows stay."""
     with state.database.write() as session:
         if session.get(models.Target, target_id) is None:
-            raise errors.NotFoundError(f"no target {target_id!r}")
+            raise fleets.unknown_target(session, target_id)
         _revoke_all(session, target_id, state.now())
+
+
+def forget(state: State, target_id: str) -> None:
+    """Delete a target that no deployment holds, with its credentials. Its executions stay as history."""
+    with state.database.write() as session:
+        targets = desired.lock(session, [target_id])
+        if not targets:
+            raise fleets.unknown_target(session, target_id)
+        for target in targets:
+            if target.deployment_id is not None:
+                holder = session.get_one(models.Deployment, target.deployment_id)
+                raise errors.ConflictError(
+                    f"target {target_id!r} belongs to deployment {holder.name!r}: delete or update that first"
+                )
+            desired.supersede(state, session, [target_id], "the target was deleted")
+            session.execute(delete(models.Credential).where(models.Credential.target_id == target_id))
+            session.delete(target)
 
 
 def _revoke_all(session: Session, target_id: str, now: datetime) -> None:

@@ -69,37 +69,38 @@ def get(session: Session, name: str) -> models.Fleet:
     return fleet
 
 
-def named(session: Session, names: Sequence[str]) -> list[models.Target]:
-    """Targets by name, each once, in order; NotFoundError names the unknown one and the nearest known."""
-    found = []
-    for name in dict.fromkeys(names):
-        target = session.get(models.Target, name)
-        if target is None:
-            known = session.scalars(select(models.Target.id).limit(10_000)).all()
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = (
-                f"did you mean {near[0]!r}?"
-                if near
-                else "`edgeflow targets list` shows those that are enrolled"
-            )
-            raise errors.NotFoundError(f"no target {name!r}; {hint}")
-        found.append(target)
-    return found
+def named(session: Session, names: Sequence[str]) -> list[str]:
+    """The given ids, each once, in order; NotFoundError names one that is unknown and the nearest known."""
+    wanted = list(dict.fromkeys(names))
+    known = set(session.scalars(select(models.Target.id).where(models.Target.id.in_(wanted))))
+    for name in wanted:
+        if name not in known:
+            raise unknown_target(session, name)
+    return wanted
 
 
-def members(session: Session, fleet: models.Fleet) -> list[models.Target]:
-    """The targets of a fleet now."""
+def unknown_target(session: Session, name: str) -> errors.NotFoundError:
+    """The error that names the nearest target that exists."""
+    known = session.scalars(select(models.Target.id).limit(10_000)).all()
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else "`edgeflow targets list` shows those that are enrolled"
+    return errors.NotFoundError(f"no target {name!r}; {hint}")
+
+
+def members(session: Session, fleet: models.Fleet) -> list[str]:
+    """The ids of a fleet's targets now, in order."""
     if fleet.selector:
         return selected(session, fleet.selector)
-    wanted = set(fleet.targets)
-    return [target for target in _all(session) if target.id in wanted]
+    wanted = fleet.targets
+    return list(
+        session.scalars(
+            select(models.Target.id).where(models.Target.id.in_(wanted)).order_by(models.Target.id)
+        )
+    )
 
 
-def selected(session: Session, selector: str) -> list[models.Target]:
-    """The targets that a selector picks now."""
+def selected(session: Session, selector: str) -> list[str]:
+    """The ids of the targets that a selector picks now, in order."""
     requirements = selectors.parse(selector)
-    return [target for target in _all(session) if selectors.matches(requirements, target.labels)]
-
-
-def _all(session: Session) -> Sequence[models.Target]:
-    return session.scalars(select(models.Target).order_by(models.Target.id)).all()
+    rows = session.execute(select(models.Target.id, models.Target.labels).order_by(models.Target.id))
+    return [name for name, labels in rows if selectors.matches(requirements, labels)]

@@ -6,11 +6,14 @@ import logging
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from typing import TypeVar
 
+import msgspec
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from edgeflow_agent import errors as agent_errors
 from edgeflow_agent.wire import documents, states
 from edgeflow_agent.wire.documents import Action
 from edgeflow_agent.wire.states import State as Step
@@ -24,12 +27,17 @@ logger = logging.getLogger(__name__)
 
 MAX_REPORTS = 500
 _KEPT_UNREADABLE = 20
+_MAX_ID = 64
+_Said = TypeVar("_Said", documents.Report, documents.Presence)
 
 
 def reports(state: State, target_id: str, batch: Sequence[documents.Report]) -> tuple[documents.Stored, ...]:
     """Store reports and answer with their ids, new or known. Repeats change nothing."""
     if not batch:
         return ()
+    for report in batch:
+        if len(report.boot) > _MAX_ID or not report.boot.isprintable():
+            raise agent_errors.ContractError(f"boot is at most {_MAX_ID} printable characters")
     for attempt in (1, 2):
         try:
             with state.database.write() as session:
@@ -49,7 +57,7 @@ def _store(state: State, session: Session, target_id: str, batch: Iterable[docum
     now = state.now()
     if session.get(models.Target, target_id) is None:
         raise errors.NotFoundError(f"no target {target_id!r}")
-    for report in batch:
+    for report in map(_storable, batch):
         known = session.scalar(
             select(models.DeviceReport.id).where(
                 models.DeviceReport.target_id == target_id,
@@ -68,7 +76,7 @@ def _store(state: State, session: Session, target_id: str, batch: Iterable[docum
             execution = None
         decision = projection.decide(None if execution is None else Step(execution.state), report)
         if execution is not None and decision is projection.Decision.APPLIED:
-            apply(state, session, execution, report)
+            _apply(state, execution, report)
         elif execution is not None and decision is projection.Decision.REPEATED:
             execution.progress = report.progress
             execution.deadline_at = projection.deadline(report.state, now, state.deadlines)
@@ -82,7 +90,7 @@ def _store(state: State, session: Session, target_id: str, batch: Iterable[docum
                 target_id=target_id,
                 boot=report.boot,
                 seq=report.seq,
-                execution_id=report.execution[:64],
+                execution_id=report.execution[:_MAX_ID],
                 generation=report.generation,
                 state=report.state.value,
                 reason=report.reason,
@@ -96,35 +104,32 @@ def _store(state: State, session: Session, target_id: str, batch: Iterable[docum
         session.flush()
 
 
+def _storable(record: _Said) -> _Said:
+    """The record without the one character that PostgreSQL cannot store: what else it says is kept."""
+    odd = {
+        name: value.replace("\0", "\ufffd")
+        for name in record.__struct_fields__
+        if isinstance(value := getattr(record, name), str) and "\0" in value
+    }
+    return msgspec.structs.replace(record, **odd) if odd else record
+
+
 def _aware(report: documents.Report) -> datetime | None:
     return report.at if report.at is not None and report.at.tzinfo is not None else None
 
 
-def apply(state: State, session: Session, execution: models.Execution, report: documents.Report) -> None:
-    """Move an execution by compare-and-swap: one that has ended in the meantime stays as it is."""
+def _apply(state: State, execution: models.Execution, report: documents.Report) -> None:
+    """Move an execution, which the caller has locked."""
     now = state.now()
-    ended = states.is_terminal(report.state)
-    session.execute(
-        update(models.Execution)
-        .where(
-            models.Execution.id == execution.id,
-            models.Execution.version == execution.version,
-            models.Execution.finished_at.is_(None),
-        )
-        .values(
-            state=report.state.value,
-            reason=report.reason,
-            message=report.message,
-            progress=report.progress,
-            attempt=report.attempt,
-            version=execution.version + 1,
-            updated_at=now,
-            deadline_at=projection.deadline(report.state, now, state.deadlines),
-            finished_at=now if ended else None,
-        )
-    )
-    session.refresh(execution)
-    if ended:
+    execution.state = report.state.value
+    execution.reason = report.reason
+    execution.message = report.message
+    execution.progress = report.progress
+    execution.attempt = report.attempt
+    execution.updated_at = now
+    execution.deadline_at = projection.deadline(report.state, now, state.deadlines)
+    if states.is_terminal(report.state):
+        execution.finished_at = now
         logger.info(
             "%s: %s of generation %d %s",
             execution.target_id,
@@ -140,41 +145,53 @@ def presence(state: State, target_id: str, message: documents.Presence, *, conne
 
     `connected` is None when the message came over HTTP and says nothing about MQTT.
     """
+    if len(message.digest) > _MAX_ID:
+        raise agent_errors.ContractError("digest is a SHA-256 in hex, or empty")
     with state.database.write() as session:
-        target = session.get(models.Target, target_id)
-        if target is None:
-            return
-        target.last_seen_at = state.now()
-        target.presence = documents.to_builtins(message)
-        target.actual_digest = message.digest
+        for target in desired.lock(session, [target_id]):
+            _note(state, session, target, _storable(message), connected=connected)
+
+
+def _note(
+    state: State,
+    session: Session,
+    target: models.Target,
+    message: documents.Presence,
+    *,
+    connected: bool | None,
+) -> None:
+    target.last_seen_at = state.now()
+    target.presence = documents.to_builtins(message)
+    target.actual_digest = message.digest
+    if projection.is_plausible_floor(target.generation, message.generation):
         target.actual_generation = message.generation
-        if connected is not None:
-            target.connected = connected and message.kind is not documents.PresenceKind.GOODBYE
-        if message.kind is documents.PresenceKind.BIRTH:
-            target.published_generation = 0  # whenever a device says hello, it gets its document
-        if desired.raise_floor(state, session, target, message.generation):
-            return
-        execution = desired.latest_execution(session, target)
-        if execution is None or execution.finished_at is not None:
-            return
-        work = desired.load_assignment(session, execution)
-        if projection.converged(
+    if connected is not None:
+        target.connected = connected and message.kind is not documents.PresenceKind.GOODBYE
+    if message.kind is documents.PresenceKind.BIRTH:
+        target.published_generation = 0  # whenever a device says hello, it gets its document
+    if desired.raise_floor(state, session, target, message.generation):
+        return
+    execution = desired.latest_execution(session, target, locked=True)
+    if execution is None or execution.finished_at is not None:
+        return
+    work = desired.load_assignment(session, execution)
+    if projection.converged(
+        execution=execution.id,
+        generation=execution.generation,
+        action=Action(execution.action),
+        digest=work.bundle.digest,
+        presence=message,
+    ):
+        proof = documents.Report(
+            boot=message.boot,
+            seq=0,
             execution=execution.id,
             generation=execution.generation,
-            action=Action(execution.action),
-            digest=work.bundle.digest,
-            presence=message,
-        ):
-            proof = documents.Report(
-                boot=message.boot,
-                seq=0,
-                execution=execution.id,
-                generation=execution.generation,
-                state=Step.DEPLOYED,
-                reason="converged",
-                message="the device's heartbeat shows that it is done",
-            )
-            apply(state, session, execution, proof)
+            state=Step.DEPLOYED,
+            reason="converged",
+            message="the device's heartbeat shows that it is done",
+        )
+        _apply(state, execution, proof)
 
 
 def connection(state: State, target_id: str, *, connected: bool) -> None:
@@ -211,7 +228,6 @@ def offered(state: State, target_id: str, generation: int) -> None:
             )
             .values(
                 state=Step.OFFERED.value,
-                version=models.Execution.version + 1,
                 updated_at=now,
                 deadline_at=projection.deadline(Step.OFFERED, now, state.deadlines),
             )
@@ -225,7 +241,7 @@ def unreadable(state: State, target_id: str, kind: str, payload: bytes, error: s
             models.Unreadable(
                 target_id=target_id,
                 kind=kind,
-                error=error[:4096],
+                error=error[:4096].replace("\0", "\ufffd"),
                 payload=payload[:4096],
                 received_at=state.now(),
             )

@@ -111,6 +111,11 @@ def check(folder: Path, entry: str) -> onnx_scan.Scan:
     if not documents.FILE_NAME.fullmatch(entry) or entry == BASELINE:
         raise errors.UnprocessableError(f"the model's file name {entry!r} cannot be used on a device")
     scan = onnx_scan.scan(folder, entry)
+    if len(scan.files) >= documents.MAX_FILES:
+        raise errors.UnprocessableError(
+            f"the model has {len(scan.files)} files, devices take fewer than {documents.MAX_FILES}: "
+            "save its external data in one file"
+        )
     if scan.problems:
         raise errors.UnprocessableError("the model cannot go to a device: " + "; ".join(scan.problems))
     return scan

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, select
 
 from edgeflow_agent.wire.states import State as Step
 from edgeflow_mlflow.db import models
@@ -63,22 +63,18 @@ def time_out(state: State) -> int:
             select(models.Execution)
             .where(models.Execution.finished_at.is_(None), models.Execution.deadline_at < now)
             .limit(_BATCH)
+            # What is being moved at this moment is not silent.
+            .with_for_update(skip_locked=True)
         ).all()
         for execution in overdue:
             waited = "no device took it up" if execution.state in (Step.PENDING, Step.OFFERED) else "silence"
-            session.execute(
-                update(models.Execution)
-                .where(models.Execution.id == execution.id, models.Execution.version == execution.version)
-                .values(
-                    state=Step.TIMED_OUT.value,
-                    reason="deadline",
-                    message=f"{waited} since {execution.updated_at:%Y-%m-%d %H:%M} UTC, in {execution.state}",
-                    version=execution.version + 1,
-                    updated_at=now,
-                    finished_at=now,
-                    deadline_at=None,
-                )
+            execution.reason = "deadline"
+            execution.message = (
+                f"{waited} since {execution.updated_at:%Y-%m-%d %H:%M} UTC, in {execution.state}"
             )
+            execution.state = Step.TIMED_OUT.value
+            execution.updated_at = execution.finished_at = now
+            execution.deadline_at = None
         return len(overdue)
 
 

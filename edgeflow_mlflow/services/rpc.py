@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import uuid
 from datetime import timedelta
@@ -14,16 +15,31 @@ from edgeflow_mlflow.db import models
 from edgeflow_mlflow.services.state import State
 
 MAX_BODY = 128 * 1024
+# Each asker holds a thread of its web worker; other requests need some too.
+_MAX_WAITING = 16
+_waiting = threading.BoundedSemaphore(_MAX_WAITING)
 _LOOK_EVERY_S = 0.02
 
 
 def ask(state: State, target_id: str, method: str, body: bytes, *, timeout_s: float) -> tuple[int, bytes]:
-    """The device's status and body. ConflictError when it is not connected or does not answer in time."""
+    """The device's status and body. ConflictError when it is not connected or does not answer in time,
+    TooManyError when many wait already."""
     if len(body) > MAX_BODY:
         raise errors.TooLargeError(
             f"a remote call carries at most {MAX_BODY} bytes, this one {len(body)}; "
             "send it to the device's own /infer instead"
         )
+    if not _waiting.acquire(blocking=False):
+        raise errors.TooManyError(
+            f"{_MAX_WAITING} remote calls are waiting for their devices already; try again soon"
+        )
+    try:
+        return _ask(state, target_id, method, body, timeout_s)
+    finally:
+        _waiting.release()
+
+
+def _ask(state: State, target_id: str, method: str, body: bytes, timeout_s: float) -> tuple[int, bytes]:
     now = state.now()
     call = models.RpcCall(
         id=uuid.uuid4().hex,

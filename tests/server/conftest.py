@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
-from edgeflow_agent.wire import documents
+from edgeflow_agent.wire import documents, signing
 from edgeflow_mlflow import config
 from edgeflow_mlflow.db import models
 from edgeflow_mlflow.services import opening
@@ -53,7 +54,7 @@ def add_target(state: State, name: str, **labels: str) -> None:
 
 def add_bundle(state: State, version: str = "1", name: str = "iris") -> models.Bundle:
     """A published model whose files are not looked at."""
-    files = [documents.FileRef(path="model.onnx", sha256=version.rjust(64, "0"), size=5)]
+    files = [documents.FileRef(path="model.onnx", sha256=sha256(version.encode()).hexdigest(), size=5)]
     row = models.Bundle(
         id=f"bundle-{name}-{version}",
         digest=documents.bundle_digest(files),
@@ -70,3 +71,14 @@ def add_bundle(state: State, version: str = "1", name: str = "iris") -> models.B
     with state.database.write() as session:
         session.add(row)
     return row
+
+
+def document(state: State, target: str) -> documents.DesiredState:
+    with state.database.read() as session:
+        row = session.get_one(models.Target, target)
+    trust = signing.verify_trust(state.keyring.trust, state.keyring.root_key)
+    assert row.document is not None
+    found, _ = signing.verify_desired(
+        row.document, signing.trusted_keys(trust), fleet=state.keyring.fleet, target=target
+    )
+    return found

@@ -7,7 +7,8 @@ import itertools
 import pytest
 from sqlalchemy import select
 
-from edgeflow_agent.wire import documents, signing
+from edgeflow_agent import errors as agent_errors
+from edgeflow_agent.wire import documents
 from edgeflow_agent.wire.documents import Action, Presence, PresenceKind
 from edgeflow_agent.wire.states import State as Step
 from edgeflow_mlflow import errors
@@ -15,15 +16,13 @@ from edgeflow_mlflow.db import models
 from edgeflow_mlflow.db.engine import FenceLostError
 from edgeflow_mlflow.services import deploy, desired, fleets, ingest, lease, reconcile, usage
 from edgeflow_mlflow.services.state import State
-from tests.server.conftest import Clock, add_bundle, add_target
+from tests.server.conftest import Clock, add_bundle, add_target, document
 
 COUNTER = itertools.count(1)
 
 
-def what(bundle: models.Bundle, **settings: object) -> deploy.What:
-    return deploy.What(
-        bundle_id=bundle.id, model_uri=f"models:/iris/{bundle.model_version}", settings=dict(settings)
-    )
+def what(bundle: models.Bundle) -> deploy.What:
+    return deploy.What(bundle_id=bundle.id, model_uri=f"models:/iris/{bundle.model_version}")
 
 
 def create(
@@ -47,10 +46,7 @@ def update(state: State, version: str, name: str = "iris", where: deploy.Where |
     deploy.update(
         state,
         name,
-        where=where,
-        what=what(bundle or add_bundle(state, version)),
-        replace=False,
-        reason="better",
+        deploy.Change(where=where, what=what(bundle or add_bundle(state, version)), reason="better"),
         actor="me",
     )
 
@@ -64,17 +60,6 @@ def executions(state: State, target: str) -> list[models.Execution]:
                 .order_by(models.Execution.generation)
             )
         )
-
-
-def document(state: State, target: str) -> documents.DesiredState:
-    with state.database.read() as session:
-        row = session.get_one(models.Target, target)
-    trust = signing.verify_trust(state.keyring.trust, state.keyring.root_key)
-    assert row.document is not None
-    found, _ = signing.verify_desired(
-        row.document, signing.trusted_keys(trust), fleet=state.keyring.fleet, target=target
-    )
-    return found
 
 
 def report(execution: models.Execution, step: Step, **more: object) -> documents.Report:
@@ -124,11 +109,11 @@ def test_targets_that_join_and_leave(two: State) -> None:
     create(two, "robot-07")
     ingest.reports(two, "robot-07", [report(executions(two, "robot-07")[0], Step.DEPLOYED)])
     both = deploy.Where(targets=("robot-07", "robot-12"))
-    deploy.update(two, "iris", where=both, what=None, replace=False, reason="grow", actor="me")
+    deploy.update(two, "iris", deploy.Change(where=both, reason="grow"), actor="me")
     assert [item.state for item in executions(two, "robot-07")] == ["deployed"], "who stays is left alone"
     assert [item.action for item in executions(two, "robot-12")] == ["install"]
     only = deploy.Where(targets=("robot-12",))
-    deploy.update(two, "iris", where=only, what=None, replace=False, reason="shrink", actor="me")
+    deploy.update(two, "iris", deploy.Change(where=only, reason="shrink"), actor="me")
     assert [item.action for item in executions(two, "robot-07")] == ["install", "remove"]
 
 
@@ -141,6 +126,58 @@ def test_another_deployments_target_is_not_taken_by_accident(two: State) -> None
         iris = deploy.get(session, "iris")
         assert deploy.bound(session, iris) == []
         assert [item.id for item in deploy.bound(session, deploy.get(session, "other"))] == ["robot-07"]
+
+
+def test_what_was_taken_over_does_not_stop_the_rest_of_a_deployment(two: State) -> None:
+    where = deploy.Where(selector="site")
+    deploy.create(two, "iris", where=where, what=what(add_bundle(two)), actor="me")
+    create(two, "robot-07", name="other", replace=True)
+    update(two, "2")
+    assert document(two, "robot-07").deployments[0].name == "other"
+    model = document(two, "robot-12").deployments[0].model
+    assert model is not None
+    assert model.version == "2"
+    with pytest.raises(errors.ConflictError, match="belongs to deployment 'other'"):
+        update(two, "3", where=where)
+
+
+def test_settings_are_merged_one_by_one(two: State) -> None:
+    create(two, "robot-07")
+    changes: list[dict[str, dict[str, object]]] = [
+        {"trial": {"duration_s": 5.0, "minimum_requests": 3}},
+        {"trial": {"duration_s": 7.0}, "runtime": {"threads": 2}},
+    ]
+    for settings in changes:
+        deploy.update(two, "iris", deploy.Change(settings=settings), actor="me")
+    found = document(two, "robot-07").deployments[0]
+    assert (found.trial.duration_s, found.trial.minimum_requests, found.runtime.threads) == (7.0, 3, 2)
+    with pytest.raises(errors.InvalidError, match="nothing to update"):
+        deploy.update(two, "iris", deploy.Change(settings=settings), actor="me")
+
+
+def test_a_change_can_depend_on_the_rollout_that_was_seen(two: State) -> None:
+    create(two, "robot-07")
+    with two.database.read() as session:
+        seen = deploy.get(session, "iris").rollout_id
+    update(two, "2")
+    late = deploy.Change(what=what(add_bundle(two, "3")), expected_rollout=seen)
+    with pytest.raises(errors.ChangedError):
+        deploy.update(two, "iris", late, actor="alias")
+
+
+@pytest.mark.parametrize(("files", "labels", "words"), [(65, 0, "65 files"), (1, 5000, "fewer or shorter")])
+def test_what_no_device_would_take_is_not_signed(two: State, files: int, labels: int, words: str) -> None:
+    bundle = add_bundle(two)
+    with two.database.write() as session:
+        row = session.get_one(models.Bundle, bundle.id)
+        row.files = [{**row.files[0], "path": f"model-{number}.onnx"} for number in range(files)]
+        row.entry = "model-0.onnx"
+        row.interface = {"labels": [f"label number {number}" for number in range(labels)]}
+    with pytest.raises(errors.UnprocessableError, match=words):
+        create(two, "robot-07")
+    with two.database.read() as session:
+        assert session.get_one(models.Target, "robot-07").document is None
+        assert session.scalars(select(models.Deployment)).all() == []
 
 
 def test_deleting_removes_or_holds(two: State) -> None:
@@ -199,6 +236,21 @@ def test_reports_are_stored_once_and_answered_each_time(two: State) -> None:
     assert executions(two, "robot-07")[0].state == "loading"
 
 
+def test_a_text_that_a_database_cannot_store_does_not_lose_a_report(two: State) -> None:
+    create(two, "robot-07")
+    (execution,) = executions(two, "robot-07")
+    ingest.reports(two, "robot-07", [report(execution, Step.FAILED, message="bad\0text")])
+    assert [(item.state, item.message) for item in executions(two, "robot-07")] == [
+        ("failed", "bad\ufffdtext")
+    ]
+    ingest.presence(two, "robot-07", heartbeat(execution, "", hostname="a\0b"), connected=True)
+    for boot in ("b" * 65, "a\0b"):
+        with pytest.raises(agent_errors.ContractError, match="boot"):
+            ingest.reports(two, "robot-07", [report(execution, Step.FAILED, boot=boot)])
+    with pytest.raises(agent_errors.ContractError, match="digest"):
+        ingest.presence(two, "robot-07", heartbeat(execution, "d" * 65), connected=True)
+
+
 def test_a_report_of_another_target_moves_nothing(two: State) -> None:
     create(two, "robot-07", "robot-12")
     (mine,) = executions(two, "robot-07")
@@ -246,6 +298,8 @@ def test_a_server_restored_from_a_backup_continues_above_its_devices(two: State)
     assert executions(two, "robot-07")[0].generation == 501
     ingest.presence(two, "robot-07", heartbeat(execution, "x", generation=10**9), connected=True)
     assert document(two, "robot-07").generation == 501, "an absurd floor is not believed"
+    update(two, "2")
+    assert document(two, "robot-07").generation == 502
 
 
 def test_a_birth_brings_the_document_again(two: State) -> None:
@@ -322,6 +376,19 @@ def test_where_a_version_is(two: State) -> None:
     with two.database.read() as session:
         (found,) = usage.of_version(session, "iris", "1")
         assert (found.desired, found.actual) == (False, True), "it still serves what nobody wishes any more"
+
+
+def test_a_target_that_changes_is_bound_to_both_versions(two: State) -> None:
+    create(two, "robot-07")
+    (first,) = executions(two, "robot-07")
+    with two.database.read() as session:
+        digest = session.get_one(models.Bundle, "bundle-iris-1").digest
+    ingest.presence(two, "robot-07", heartbeat(first, digest), connected=True)
+    update(two, "2")
+    with two.database.read() as session:
+        found = usage.of_bundles(session, usage.bundles_of(session, "iris"))
+    bonds = {item.bundle.model_version: (item.desired, item.actual) for item in found}
+    assert bonds == {"1": (False, True), "2": (True, False)}
 
 
 def test_the_fence_keeps_a_former_hub_from_writing(two: State, clock: Clock) -> None:

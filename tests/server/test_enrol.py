@@ -12,9 +12,9 @@ from edgeflow_agent import errors as agent_errors
 from edgeflow_agent.wire import tokens
 from edgeflow_mlflow import errors
 from edgeflow_mlflow.db import models
-from edgeflow_mlflow.services import enrol
+from edgeflow_mlflow.services import deploy, enrol
 from edgeflow_mlflow.services.state import State
-from tests.server.conftest import Clock
+from tests.server.conftest import Clock, add_bundle, document
 
 
 def token(state: State, *, uses: int = 1, target: str | None = None, **labels: str) -> str:
@@ -140,9 +140,29 @@ def test_rotation_keeps_the_old_one_until_the_new_one_is_used(state: State, cloc
     assert enrol.authenticate(state, new) == "robot-07"
     assert enrol.authenticate(state, old) is None
     lost = enrol.rotate(state, "robot-07", new)
-    clock.pass_by(hours=25)
-    assert enrol.authenticate(state, new) is None, "a rotated credential dies after a day in any case"
-    assert enrol.authenticate(state, lost) == "robot-07"
+    clock.pass_by(days=90)
+    assert enrol.authenticate(state, new) == "robot-07", "a lost answer locks nobody out"
+    newest = enrol.rotate(state, "robot-07", new)
+    assert enrol.authenticate(state, lost) is None
+    assert enrol.authenticate(state, newest) == "robot-07"
+    assert enrol.authenticate(state, new) is None
+
+
+def test_a_target_that_was_deleted_comes_back_above_its_history(state: State) -> None:
+    enrol.enrol(state, token(state), "robot-07", "key-00000001")
+    what = deploy.What(bundle_id=add_bundle(state).id, model_uri="models:/iris/1")
+    deploy.create(state, "iris", where=deploy.Where(targets=("robot-07",)), what=what, actor="me")
+    with pytest.raises(errors.ConflictError, match="belongs to deployment 'iris'"):
+        enrol.forget(state, "robot-07")
+    deploy.delete(state, "iris", keep_serving=False)
+    enrol.forget(state, "robot-07")
+    with state.database.read() as session:
+        assert {row.state for row in session.scalars(select(models.Execution))} == {"superseded"}
+    with pytest.raises(errors.NotFoundError):
+        enrol.forget(state, "robot-07")
+    enrol.enrol(state, token(state), "robot-07", "key-00000002")
+    deploy.create(state, "iris", where=deploy.Where(targets=("robot-07",)), what=what, actor="me")
+    assert document(state, "robot-07").generation == 3
 
 
 def test_a_revoked_device_is_out(state: State) -> None:

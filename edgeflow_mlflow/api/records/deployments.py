@@ -21,22 +21,24 @@ class Place(Input, frozen=True):
 
 
 class RuntimeSettings(Input, frozen=True):
-    """How a device runs the model; zero means the device's own setting."""
+    """How a device runs the model. What is absent is the device's own setting, and for the trial load
+    120 s and 4096 MiB."""
 
-    providers: Annotated[list[Short], msgspec.Meta(max_length=16)] = []
-    threads: Annotated[int, msgspec.Meta(ge=0, le=1024)] = 0
-    max_concurrent: Annotated[int, msgspec.Meta(ge=0, le=1024)] = 0
-    load_timeout_s: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 120.0
-    max_memory_mb: Annotated[int, msgspec.Meta(ge=64, le=2**20)] = 4096
+    providers: Annotated[list[Short], msgspec.Meta(max_length=16)] | msgspec.UnsetType = msgspec.UNSET
+    threads: Annotated[int, msgspec.Meta(ge=0, le=1024)] | msgspec.UnsetType = msgspec.UNSET
+    max_concurrent: Annotated[int, msgspec.Meta(ge=0, le=1024)] | msgspec.UnsetType = msgspec.UNSET
+    load_timeout_s: Annotated[float, msgspec.Meta(gt=0, le=3600)] | msgspec.UnsetType = msgspec.UNSET
+    max_memory_mb: Annotated[int, msgspec.Meta(ge=64, le=2**20)] | msgspec.UnsetType = msgspec.UNSET
 
 
 class TrialSettings(Input, frozen=True):
-    """How long a new model is on trial after the swap, and what sends it back."""
+    """How long a new model is on trial after the swap, and what sends it back. What is absent: no trial,
+    a tenth of errors, latency not watched."""
 
-    duration_s: Annotated[float, msgspec.Meta(ge=0, le=7 * 86400)] = 0.0
-    minimum_requests: Annotated[int, msgspec.Meta(ge=0, le=10**9)] = 0
-    max_error_rate: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.1
-    max_latency_ratio: Annotated[float, msgspec.Meta(ge=0, le=1000)] = 0.0
+    duration_s: Annotated[float, msgspec.Meta(ge=0, le=7 * 86400)] | msgspec.UnsetType = msgspec.UNSET
+    minimum_requests: Annotated[int, msgspec.Meta(ge=0, le=10**9)] | msgspec.UnsetType = msgspec.UNSET
+    max_error_rate: Annotated[float, msgspec.Meta(ge=0, le=1)] | msgspec.UnsetType = msgspec.UNSET
+    max_latency_ratio: Annotated[float, msgspec.Meta(ge=0, le=1000)] | msgspec.UnsetType = msgspec.UNSET
 
 
 class DeploymentCreate(Input, frozen=True):
@@ -52,12 +54,13 @@ class DeploymentCreate(Input, frozen=True):
 
 
 class DeploymentChange(Input, frozen=True):
-    """Move a deployment: to another model, other settings, other targets. What is absent stays."""
+    """Move a deployment: to another model, other settings, other targets. What is absent stays, each
+    single setting too."""
 
     model_uri: Uri | None = None
     where: Place | None = None
-    runtime: RuntimeSettings | None = None
-    trial: TrialSettings | None = None
+    runtime: RuntimeSettings = RuntimeSettings()
+    trial: TrialSettings = TrialSettings()
     follow_alias: bool = True
     replace: bool = False
     reason: Annotated[str, msgspec.Meta(max_length=1024)] = ""
@@ -83,13 +86,16 @@ class Model(Output, frozen=True):
 
 
 class RolloutView(Output, frozen=True):
-    """One revision of a deployment. `counts` has the executions by state."""
+    """One revision of a deployment. `counts` has the executions by state, `runtime` and `trial` the
+    settings that were given."""
 
     number: int
     model_uri: str
     model: Model
     status: str
     counts: dict[str, int]
+    runtime: documents.Runtime
+    trial: documents.Trial
     reason: str
     created_at: datetime
     created_by: str

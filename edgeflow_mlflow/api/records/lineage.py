@@ -6,9 +6,10 @@ from edgeflow_mlflow.api.records.common import Output, PageQuery, Short
 
 
 class RunsOn(Output, frozen=True):
-    """A device and its bond to a model: what it is to serve, does serve, or could fall back to."""
+    """A device and its bond to a model version: what it is to serve, does serve, or could fall back to."""
 
     target: str
+    model: str
     version: str
     desired: bool
     actual: bool
@@ -52,7 +53,7 @@ class ModelDetail(Output, frozen=True):
 
 
 class ExperimentView(Output, frozen=True):
-    """An experiment, and how many devices run a model of one of its runs."""
+    """An experiment, and the devices that run a model of one of its runs."""
 
     id: str
     name: str

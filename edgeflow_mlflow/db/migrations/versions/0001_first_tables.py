@@ -240,7 +240,6 @@ def upgrade() -> None:
         sa.Column("message", sa.Text(), nullable=False),
         sa.Column("progress", sa.Float(), nullable=True),
         sa.Column("attempt", sa.Integer(), nullable=False),
-        sa.Column("version", sa.Integer(), nullable=False),
         sa.Column("created_at", edgeflow_mlflow.db.models.UtcDateTime(timezone=True), nullable=False),
         sa.Column("updated_at", edgeflow_mlflow.db.models.UtcDateTime(timezone=True), nullable=False),
         sa.Column("deadline_at", edgeflow_mlflow.db.models.UtcDateTime(timezone=True), nullable=True),
