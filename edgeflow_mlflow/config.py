@@ -53,11 +53,11 @@ SETTINGS: tuple[Setting, ...] = (
     _setting("server.operators", (), "With basic-auth: users who may deploy besides MLflow's admins. Everybody else may read."),
     _setting("server.allowed_hosts", (), "Host names besides loopback and IP literals under which Edgeflow's routes answer."),
     _setting("server.behind_proxy", False, "A proxy with TLS stands in front: a bind to other than loopback is then allowed with auth."),
-    _setting("server.insecure", "", "`i-know` allows a bind to other than loopback without TLS or authentication."),
+    _setting("server.insecure", "", "`i-know` allows a bind to other than loopback without TLS or authentication, of HTTP and of MQTT."),
     _setting("mqtt.broker", "embedded", "`embedded`, `off`, or the URL of an external broker: `mqtt://user:password@host:1883`, `mqtts://…`."),
-    _setting("mqtt.host", "127.0.0.1", "Address on which the embedded broker listens."),
+    _setting("mqtt.host", "127.0.0.1", "Address on which the embedded broker listens; other than loopback needs `mqtt.certfile`."),
     _setting("mqtt.port", 1883, "Port of the embedded broker; 0 takes a free one."),
-    _setting("mqtt.public_url", "", "What devices are told to connect to, when it differs from where the broker listens."),
+    _setting("mqtt.public_url", "", "What devices are told to connect to, when it differs from where the broker listens; needed with `0.0.0.0` and `::`."),
     _setting("mqtt.certfile", "", "Certificate of the embedded broker: with it, it speaks TLS."),
     _setting("mqtt.keyfile", "", "Private key of that certificate."),
     _setting("mqtt.ca_file", "", "Authority that signed an external broker's certificate."),
@@ -73,6 +73,7 @@ SETTINGS: tuple[Setting, ...] = (
     _setting("limits.report_days", 90.0, "Days for which device reports are kept."),
     _setting("registry.onnx_policy", "note", "`note` writes down whether a registered ONNX version can be deployed; `reject` refuses one that cannot."),
 )  # fmt: skip
+_FILE = "EDGEFLOW_CONFIG"
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
 _CHOICES = {
     "server.auth": ("", "basic-auth"),
@@ -91,11 +92,11 @@ class Config:
         return self.values[name]
 
     def environment(self) -> dict[str, str]:
-        """The same settings as environment variables, for a child process."""
+        """The same settings as environment variables, for a child process. Every one of them: a flag may
+        have set back what the file says, so the child reads no file."""
         return {
-            setting.variable: _to_text(self.values[setting.name])
-            for setting in SETTINGS
-            if self.values[setting.name] != setting.default
+            _FILE: os.devnull,
+            **{setting.variable: _to_text(self.values[setting.name]) for setting in SETTINGS},
         }
 
 
@@ -166,7 +167,7 @@ def load(
     """Read all settings; raise SettingError that names the place and the setting."""
     env = os.environ if environment is None else environment
     values: dict[str, Value] = {setting.name: setting.default for setting in SETTINGS}
-    path = file or env.get("EDGEFLOW_CONFIG")
+    path = file or env.get(_FILE)
     if path:
         values.update(_from_file(Path(path)))
     elif Path("edgeflow.toml").is_file():

@@ -115,7 +115,14 @@ def build(settings: Config, app: Flask) -> Any:
 
 
 def check_exposure(settings: Config, host: str) -> None:
-    """Refuse to listen to the network without authentication and TLS, unless that is asked for by name."""
+    """Refuse to listen to the network without authentication and TLS, unless that is asked for by name:
+    HTTP on `host`, MQTT on the address of its setting."""
+    _check_http(settings, host)
+    if settings["mqtt.broker"] == "embedded":
+        _check_mqtt(settings)
+
+
+def _check_http(settings: Config, host: str) -> None:
     if is_loopback(host):
         return
     if settings["server.insecure"] == "i-know":
@@ -133,6 +140,39 @@ def check_exposure(settings: Config, host: str) -> None:
         "([server] behind_proxy = true), or, in a network that you trust, set [server] insecure = 'i-know' "
         "(EDGEFLOW_SERVER_INSECURE=i-know)"
     )
+
+
+def _check_mqtt(settings: Config) -> None:
+    host = settings["mqtt.host"]
+    if is_loopback(host):
+        return
+    if _is_every_address(host) and not settings["mqtt.public_url"]:
+        raise errors.SettingError(
+            f"[mqtt] host = {host!r} means every address of this machine, which is none that devices can "
+            "connect to: set [mqtt] host to the address under which they reach it, or say that in [mqtt] "
+            "public_url, as mqtts://name:8883 (EDGEFLOW_MQTT_PUBLIC_URL)"
+        )
+    if settings["mqtt.certfile"]:
+        return
+    if settings["server.insecure"] == "i-know":
+        logger.warning(
+            "EXPOSED: MQTT on %s without TLS, as [server] insecure = 'i-know' asks for: whoever listens on "
+            "the way can read what devices say, and act as them",
+            host,
+        )
+        return
+    raise errors.SettingError(
+        f"refusing to let the MQTT broker listen on {host} without TLS: device credentials would cross the "
+        "network in the clear. Set [mqtt] certfile and keyfile, or mqtt.host = '127.0.0.1', or, in a network "
+        "that you trust, [server] insecure = 'i-know' (EDGEFLOW_SERVER_INSECURE=i-know)"
+    )
+
+
+def _is_every_address(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return not host
 
 
 def is_loopback(host: str) -> bool:

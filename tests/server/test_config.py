@@ -31,6 +31,23 @@ def test_settings_travel_to_the_hub_by_the_environment() -> None:
     assert config.load(environment=found.environment()).values == found.values
 
 
+def test_a_flag_that_sets_a_default_again_reaches_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    named = tmp_path / "named.toml"
+    named.write_text('[mqtt]\nbroker = "off"\nport = 1884\n[server]\noperators = ["x"]\n')
+    (tmp_path / "edgeflow.toml").write_text("[mqtt]\nnot_even_a_setting = 1\n")
+    found = config.load(
+        file=named,
+        environment={},
+        flags={"mqtt.broker": "embedded", "mqtt.port": 1883, "server.operators": ""},
+    )
+    assert (found["mqtt.broker"], found["mqtt.port"], found["server.operators"]) == ("embedded", 1883, ())
+    inherited = {"EDGEFLOW_CONFIG": str(named), "EDGEFLOW_MQTT_PORT": "1885"}
+    assert config.load(environment={**inherited, **found.environment()}).values == found.values
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -97,6 +114,32 @@ def test_listening_to_the_network_must_be_asked_for() -> None:
         with pytest.raises(errors.SettingError, match="refusing to listen"):
             check_exposure(bad, "0.0.0.0")
     assert not is_loopback("robot.local")
+
+
+@pytest.mark.parametrize("host", ["10.0.0.5", "robot.local", "0.0.0.0", "::", ""])
+def test_the_broker_must_be_asked_to_listen_to_the_network(host: str) -> None:
+    def settings(**flags: object) -> config.Config:
+        given = {key.replace("__", "."): item for key, item in flags.items()}
+        return config.load(environment={}, flags={"mqtt.host": host, **given})
+
+    url = {"mqtt__public_url": "mqtts://edgeflow.example:8883"}
+    proxy = {"server__auth": "basic-auth", "server__behind_proxy": True}
+    for refused in (settings(**url), settings(**url, **proxy)):
+        with pytest.raises(errors.SettingError, match="without TLS"):
+            check_exposure(refused, "127.0.0.1")
+    check_exposure(settings(**url, mqtt__certfile="c.pem"), "127.0.0.1")
+    check_exposure(settings(**url, server__insecure="i-know"), "127.0.0.1")
+    for elsewhere in ("off", "mqtts://user:secret@broker.example"):
+        check_exposure(settings(mqtt__broker=elsewhere), "127.0.0.1")
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", ""])
+def test_devices_are_never_told_to_connect_to_every_address(host: str) -> None:
+    flags = {"mqtt.host": host, "server.insecure": "i-know", "mqtt.certfile": "c.pem"}
+    with pytest.raises(errors.SettingError, match="EDGEFLOW_MQTT_PUBLIC_URL"):
+        check_exposure(config.load(environment={}, flags=flags), "127.0.0.1")
+    flags["mqtt.public_url"] = "mqtts://edgeflow.example:8883"
+    check_exposure(config.load(environment={}, flags=flags), "127.0.0.1")
 
 
 @pytest.mark.parametrize(
