@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from edgeflow_agent import errors as agent_errors
 from edgeflow_agent.wire import documents, topics
 from edgeflow_mlflow import errors
@@ -52,9 +54,13 @@ class Hub:
 
     def start(self) -> None:
         """Begin everything; the broker first, so that the lease says where it is."""
-        ingest.nobody_connected(self._state)
-        self._keep_broker()
-        self._renew()
+        try:
+            ingest.nobody_connected(self._state)
+            self._keep_broker()
+            self._renew()
+        except FenceLostError:
+            self.stopped.set()
+            return
         for loop in self._loops:
             loop.start()
 
@@ -63,9 +69,13 @@ class Hub:
         self.stopped.set()
         for loop in self._loops:
             loop.stop()
+        # Another hub may be at work by now: what this one still wants to write is refused, and that is all.
         if self._broker is not None:
             self._broker.stop()
-        lease.release(self._state, self._fence)
+        try:
+            lease.release(self._state, self._fence)
+        except SQLAlchemyError as error:
+            logger.warning("the lease is not given back, and ends by itself: %s", error)
 
     # ---- steps
 
@@ -75,8 +85,8 @@ class Hub:
             return
         handlers = port.Handlers(
             on_message=self._on_message,
-            on_connect=lambda target: ingest.connection(self._state, target, connected=True),
-            on_disconnect=lambda target: ingest.connection(self._state, target, connected=False),
+            on_connect=lambda target: self._on_connection(target, connected=True),
+            on_disconnect=lambda target: self._on_connection(target, connected=False),
             authenticate=self._authenticate,
         )
         try:
@@ -140,6 +150,12 @@ class Hub:
 
     def _authenticate(self, target: str, password: str) -> bool:
         return enrol.authenticate(self._state, password) == target
+
+    def _on_connection(self, target: str, *, connected: bool) -> None:
+        try:
+            ingest.connection(self._state, target, connected=connected)
+        except FenceLostError:
+            self.stopped.set()
 
     def _on_message(self, target: str, kind: topics.Kind, payload: bytes) -> None:
         try:

@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 import threading
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from edgeflow_mlflow import config, errors
@@ -24,6 +25,7 @@ from edgeflow_mlflow.services import lease, opening
 logger = logging.getLogger("edgeflow.hub")
 
 _LEASE_RETRY_S = 0.5
+LOCK_FILE = "hub.lock"  # in the data folder
 SETTING_EXIT = 78  # as sysexits.h: a setting is wrong, trying again helps nobody
 
 
@@ -68,10 +70,11 @@ def main() -> int:
     except errors.SettingError as error:
         logger.error("%s", error)
         return SETTING_EXIT
-    host = socket.gethostname()
+    holder = f"{socket.gethostname()}/{os.getpid()}"
+    lock = lease.identity(Path(settings["server.data_dir"]) / LOCK_FILE)
     fence = None
     while fence is None and not stop.is_set():
-        fence = lease.take(state, f"{host}/{os.getpid()}", alone_on=host)
+        fence = lease.take(state, holder, alone_on=lock)
         if fence is None:
             stop.wait(_LEASE_RETRY_S)
     if fence is None:

@@ -2,33 +2,49 @@
 
 from __future__ import annotations
 
+import contextlib
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from edgeflow_mlflow.db import models
+from edgeflow_mlflow.db.engine import FenceLostError
 from edgeflow_mlflow.services.state import State
 
 HUB = "hub"
 TTL = timedelta(seconds=15)
 RENEW_S = 5.0
+_LOCK = "lock"
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+def identity(lock: Path) -> str | None:
+    """Which lock file a path means: its number on its device, of this boot of this machine. A host name
+    would not tell: containers and copied machines share theirs. None where the system has no such word."""
+    try:
+        found = lock.stat()
+        return f"{_BOOT_ID.read_text().strip()}/{found.st_dev}/{found.st_ino}"
+    except OSError:
+        return None
 
 
 def take(state: State, holder: str, *, alone_on: str | None) -> int | None:
-    """Take the lease when it is free, over, or was held from the host named by `alone_on`, whose lock
-    file the caller holds, so the former holder there is dead. The fence, or None while another has it."""
+    """Take the lease when it is free, over, or was taken under the lock file `alone_on` (see `identity`),
+    which the caller holds by now, so the former holder is dead. The fence, or None while another has it."""
     now = state.now()
     with state.database.write() as session:
         row = session.get(models.Lease, HUB, with_for_update=True)
         if row is None:
-            session.add(models.Lease(name=HUB, holder=holder, fence=1, expires_at=now + TTL, detail={}))
+            detail = {_LOCK: alone_on}
+            session.add(models.Lease(name=HUB, holder=holder, fence=1, expires_at=now + TTL, detail=detail))
             return 1
-        same_host = alone_on is not None and row.holder.partition("/")[0] == alone_on
-        if row.expires_at > now and not same_host:
+        same_lock = alone_on is not None and row.detail.get(_LOCK) == alone_on
+        if row.expires_at > now and not same_lock:
             return None
         row.holder = holder
         row.fence += 1
         row.expires_at = now + TTL
-        row.detail = {}
+        row.detail = {_LOCK: alone_on}
         return row.fence
 
 
@@ -39,13 +55,13 @@ def renew(state: State, fence: int, detail: dict[str, Any]) -> bool:
         if row is None or row.fence != fence:
             return False
         row.expires_at = state.now() + TTL
-        row.detail = detail
+        row.detail = {**detail, _LOCK: row.detail.get(_LOCK)}
         return True
 
 
 def release(state: State, fence: int) -> None:
-    """Let the next one take over at once."""
-    with state.database.write() as session:
+    """Let the next one take over at once; nothing to do when it has already."""
+    with contextlib.suppress(FenceLostError), state.database.write() as session:
         row = session.get(models.Lease, HUB, with_for_update=True)
         if row is not None and row.fence == fence:
             row.expires_at = state.now()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import errno
 import os
 import secrets
@@ -49,21 +50,13 @@ def test_a_secret_of_the_wrong_length_is_refused(tmp_path: Path, content: bytes)
 
 def test_all_that_make_a_secret_at_once_get_the_same(tmp_path: Path) -> None:
     begin = threading.Barrier(8)
-    found: list[bytes] = []
 
     def make() -> bytes:
         begin.wait()  # everybody has seen that there is none
         return secrets.token_bytes(32)
 
-    threads = [
-        threading.Thread(target=lambda: found.append(keyring.read_or_make(tmp_path / "some.key", make)))
-        for _ in range(8)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(found) == 8
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda path: keyring.read_or_make(path, make), [tmp_path / "some.key"] * 8))
     assert len(set(found)) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["some.key"]
 
@@ -74,7 +67,7 @@ def test_the_secret_of_sessions_is_whole_or_refused(tmp_path: Path, monkeypatch:
     (tmp_path / "keys").mkdir()
     path = tmp_path / "keys" / "flask.key"
     path.touch(0o600)
-    with pytest.raises(errors.SettingError, match="flask.key holds 0 bytes"):
+    with pytest.raises(errors.SettingError, match=r"flask\.key holds 0 bytes"):
         app._provide_flask_secret(tmp_path)
     path.unlink()
     app._provide_flask_secret(tmp_path)
@@ -102,15 +95,16 @@ def test_rests_of_a_crash_go_away_after_a_day(tmp_path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"0")
     long_ago = time.time() - 90_000
-    for path in (*old, tmp_path / "template", tmp_path / "blobs" / "ab"):
-        top = (
-            path if path.parent.name in ("blobs", "keys") else tmp_path / path.relative_to(tmp_path).parts[0]
+    for path in (*old, tmp_path / "template" / "mine", tmp_path / "blobs" / "ab"):
+        in_folder_of_ours = path.parent.name in ("blobs", "keys")
+        os.utime(
+            path if in_folder_of_ours else tmp_path / path.relative_to(tmp_path).parts[0],
+            (long_ago, long_ago),
         )
-        os.utime(top, (long_ago, long_ago))
     opening.open_state(settings(tmp_path))
     assert [path for path in old if path.exists()] == []
     assert [path for path in kept if not path.exists()] == []
-    assert [path for path in tmp_path.glob("*ing-abc")] == []
+    assert list(tmp_path.glob("*ing-abc")) == []
 
 
 def test_several_workers_remove_the_same_rests_at_once(tmp_path: Path) -> None:
@@ -120,20 +114,8 @@ def test_several_workers_remove_the_same_rests_at_once(tmp_path: Path) -> None:
         folder.mkdir()
         (folder / "model.onnx").write_bytes(b"0")
         os.utime(folder, (long_ago, long_ago))
-    failed: list[BaseException] = []
-
-    def remove() -> None:
-        try:
-            leftovers.remove(tmp_path)
-        except BaseException as error:
-            failed.append(error)
-
-    threads = [threading.Thread(target=remove) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failed == []
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        list(pool.map(leftovers.remove, [tmp_path] * 4))
     assert list(tmp_path.iterdir()) == []
 
 
