@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Collection
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from werkzeug.datastructures import Headers
 
@@ -16,14 +16,15 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 def check_host(host: str, allowed: Collection[str]) -> None:
     """Refuse a name that nobody configured: DNS rebinding needs a name of the attacker's. An address is
     what devices use, so any is taken."""
-    name = urlsplit(f"//{host}").hostname or ""
+    name = _split(f"//{host}").hostname or ""
     if name == "localhost" or name in allowed or host in allowed:
         return
     try:
         ipaddress.ip_address(name)
     except ValueError as error:
         raise errors.ForbiddenError(
-            f"requests for the host name {name[:120]!r} are refused; allow it with [server] allowed_hosts"
+            f"requests for the host name {(name or host)[:120]!r} are refused; allow it with [server] "
+            "allowed_hosts"
         ) from error
 
 
@@ -36,7 +37,7 @@ def check_change(method: str, headers: Headers, *, host: str, has_body: bool) ->
     if site not in ("same-origin", "none"):
         raise errors.ForbiddenError("a page of another site cannot change anything here")
     origin = headers.get("Origin", "")
-    if origin and urlsplit(origin).netloc != host:
+    if origin and _split(origin).netloc != host:
         raise errors.ForbiddenError(f"a page of {origin[:120]!r} cannot change anything here")
     if headers.get("Content-Encoding", "identity") != "identity":
         raise errors.MediaTypeError("send the body as it is, without Content-Encoding")
@@ -44,3 +45,11 @@ def check_change(method: str, headers: Headers, *, host: str, has_body: bool) ->
         media_type = headers.get("Content-Type", "").partition(";")[0].strip().lower()
         if media_type != "application/json":
             raise errors.MediaTypeError("send JSON: Content-Type must be application/json")
+
+
+def _split(address: str) -> SplitResult:
+    """The parts of an address that anybody may have written; an unreadable one has none."""
+    try:
+        return urlsplit(address)
+    except ValueError:
+        return SplitResult("", "", "", "", "")
