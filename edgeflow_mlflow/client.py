@@ -106,6 +106,15 @@ class Client:
         """Forget a target."""
         self._call("DELETE", f"/targets/{quote(name, safe='')}", records.Empty)
 
+    def diagnose(self, name: str) -> records.RemoteAnswer:
+        """Ask a target for its health, disk, load and reports."""
+        return self._call(
+            "POST",
+            f"/targets/{quote(name, safe='')}/diagnose",
+            records.RemoteAnswer,
+            records.DiagnoseRequest(),
+        )
+
     # ---- fleets
 
     def create_fleet(self, body: records.FleetCreate) -> records.FleetView:
@@ -159,11 +168,9 @@ class Client:
         """The newest rollouts of a deployment."""
         return self._call("GET", f"/deployments/{quote(name, safe='')}/history", records.History)
 
-    def predict(self, name: str, body: records.PredictRequest) -> records.PredictResponse:
+    def predict(self, name: str, body: records.PredictRequest) -> records.RemoteAnswer:
         """Ask one of a deployment's targets."""
-        return self._call(
-            "POST", f"/deployments/{quote(name, safe='')}/predict", records.PredictResponse, body
-        )
+        return self._call("POST", f"/deployments/{quote(name, safe='')}/predict", records.RemoteAnswer, body)
 
     def watch(self, name: str, timeout_s: float) -> Iterator[records.DeploymentDetail]:
         """The deployment again and again until every target has ended, or the time is over."""
@@ -173,6 +180,23 @@ class Client:
             yield detail
             if all(item.state in _DONE for item in detail.executions) or time.monotonic() >= deadline:
                 return
+            time.sleep(_LOOK_EVERY_S)
+
+    def await_release(
+        self, ended: records.DeploymentView, targets: Sequence[str], timeout_s: float
+    ) -> list[records.ExecutionView]:
+        """What targets made of the end of a deployment that held them, when every one has let go or the
+        time is over."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            newest: dict[str, records.ExecutionView] = {}
+            for item in self.history(ended.name).executions:
+                if item.rollout == ended.rollout.number and item.target in targets:
+                    before = newest.get(item.target)
+                    if before is None or before.generation < item.generation:
+                        newest[item.target] = item
+            if all(item.state in _DONE for item in newest.values()) or time.monotonic() >= deadline:
+                return list(newest.values())
             time.sleep(_LOOK_EVERY_S)
 
     # ---- the wire

@@ -14,7 +14,7 @@ from edgeflow_mlflow.api.publishing import publish_model
 from edgeflow_mlflow.api.routing import Call, Policy, Route
 from edgeflow_mlflow.api.targets import page_number
 from edgeflow_mlflow.db import models
-from edgeflow_mlflow.services import deploy, rpc
+from edgeflow_mlflow.services import deploy
 
 
 def _where(place: records.Place) -> deploy.Where:
@@ -182,40 +182,6 @@ def history(call: Call) -> records.History:
         )
 
 
-def predict(call: Call) -> records.PredictResponse:
-    """Ask one of the deployment's targets, over MQTT."""
-    body: records.PredictRequest = call.body
-    name = call.path["name"]
-    with call.state.database.read() as session:
-        targets = deploy.bound(session, deploy.get(session, name))
-        if body.target:
-            targets = [target for target in targets if target.id == body.target]
-            if not targets:
-                raise errors.NotFoundError(f"deployment {name!r} has no target {body.target!r}")
-    reachable = sorted(
-        (target for target in targets if target.connected),
-        key=lambda target: target.last_seen_at or target.created_at,
-    )
-    if not reachable:
-        raise errors.ConflictError(
-            f"no target of {name!r} is connected by MQTT, so none can be asked from here; "
-            "`edgeflow targets list` shows when each was last seen"
-        )
-    target = reachable[-1]
-    status, answer = rpc.ask(
-        call.state,
-        target.id,
-        "predict",
-        msgspec.json.encode(body.inputs),
-        timeout_s=body.timeout_s,
-    )
-    try:
-        decoded = msgspec.json.decode(answer)
-    except msgspec.DecodeError as error:
-        raise errors.ConflictError(f"target {target.id!r} gave an unreadable answer") from error
-    return records.PredictResponse(target=target.id, status=status, answer=decoded)
-
-
 _REFUSED = (401, 403)
 ROUTES = (
     Route(
@@ -276,15 +242,5 @@ ROUTES = (
         query=records.PageQuery,
         answer=records.History,
         errors=(*_REFUSED, 404),
-    ),
-    Route(
-        method="POST",
-        rule="/deployments/<name>/predict",
-        policy=Policy.OPERATE,
-        handler=predict,
-        summary="Ask one of the deployment's targets",
-        body=records.PredictRequest,
-        answer=records.PredictResponse,
-        errors=(*_REFUSED, 404, 409, 413, 429),
     ),
 )

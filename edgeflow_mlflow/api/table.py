@@ -5,7 +5,17 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from edgeflow_mlflow.api import deployments, devices, fleets, health, lineage, openapi, targets, tokens
+from edgeflow_mlflow.api import (
+    deployments,
+    devices,
+    fleets,
+    health,
+    lineage,
+    openapi,
+    remote,
+    targets,
+    tokens,
+)
 from edgeflow_mlflow.api.routing import PREFIX, Call, Policy, Route
 
 
@@ -29,6 +39,7 @@ ROUTES: tuple[Route, ...] = (
     *targets.ROUTES,
     *fleets.ROUTES,
     *deployments.ROUTES,
+    *remote.ROUTES,
     *lineage.ROUTES,
 )
 _PATTERNS = [(re.compile(re.sub(r"<\w+>", "[^/]+", route.rule)), route) for route in ROUTES]

@@ -32,7 +32,7 @@ def cut(items: Sequence[T], limit: int, key: Callable[[T], str]) -> tuple[list[T
 
 
 def online(state: State, last_seen_at: datetime | None) -> str:
-    """online, offline or never_seen: three heartbeats may be missed, or one slow poll and a half."""
+    """online, offline or never_seen: three heartbeats may be missed, or half a poll."""
     if last_seen_at is None:
         return "never_seen"
     silence = max(_MISSED * state.config["devices.heartbeat_s"], 1.5 * state.config["devices.poll_s"])

@@ -73,6 +73,14 @@ def one(server: str | None, json: bool, target: str) -> None:
 @targets.command()
 @options.server
 @click.argument("target")
+def diagnose(server: str | None, target: str) -> None:
+    """Ask a device over MQTT how it is: health, disk, load, reports that wait. As JSON."""
+    show.as_json(show.client(server).diagnose(target).answer)
+
+
+@targets.command()
+@options.server
+@click.argument("target")
 @click.argument("labels", nargs=-1, required=True)
 def label(server: str | None, target: str, labels: tuple[str, ...]) -> None:
     """Give a device new labels, in place of the old: key=value …"""

@@ -188,6 +188,8 @@ def test_an_external_broker(mosquitto: str, tmp_path: Path) -> None:
         train(server)
         deploy(server, "iris", "models:/iris/1", "robot-07")
         answer = server.client.predict("iris", records.PredictRequest(inputs=ROW))
+        told = server.client.diagnose("robot-07").answer
+        assert (told["healthy"], told["health"]["status"]) == (True, "ok"), told
         assert answer.answer["labels"] == ["setosa"]
         assert request("GET", f"{server.api}/ready").json["mqtt"].startswith("mqtt://127.0.0.1")
     finally:

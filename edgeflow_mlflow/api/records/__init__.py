@@ -22,8 +22,6 @@ from edgeflow_mlflow.api.records.deployments import (
     History,
     Model,
     Place,
-    PredictRequest,
-    PredictResponse,
     RolloutView,
     RuntimeSettings,
     TrialSettings,
@@ -40,6 +38,7 @@ from edgeflow_mlflow.api.records.lineage import (
     RunsOn,
     RunView,
 )
+from edgeflow_mlflow.api.records.remote import DiagnoseRequest, PredictRequest, RemoteAnswer
 from edgeflow_mlflow.api.records.targets import (
     Actual,
     ExecutionDetail,
@@ -65,6 +64,7 @@ __all__ = [
     "DeploymentDetail",
     "DeploymentList",
     "DeploymentView",
+    "DiagnoseRequest",
     "Empty",
     "Error",
     "ExecutionDetail",
@@ -88,8 +88,8 @@ __all__ = [
     "PageQuery",
     "Place",
     "PredictRequest",
-    "PredictResponse",
     "Ready",
+    "RemoteAnswer",
     "ReportView",
     "RolloutView",
     "Rotated",

@@ -142,20 +142,3 @@ class History(Output, frozen=True):
     rollouts: list[RolloutView]
     executions: list[ExecutionView]
     next_page_token: str = ""
-
-
-class PredictRequest(Input, frozen=True):
-    """What to ask which of the deployment's targets (empty: any that is online). `inputs` is what
-    `POST /infer` takes."""
-
-    inputs: Any
-    target: Annotated[str, msgspec.Meta(max_length=63)] = ""
-    timeout_s: Annotated[float, msgspec.Meta(gt=0, le=60)] = 10.0
-
-
-class PredictResponse(Output, frozen=True):
-    """The device's answer."""
-
-    target: str
-    status: int
-    answer: Any
