@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import logging
+import random
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -12,7 +14,7 @@ from typing import NamedTuple
 import msgspec
 
 from edgeflow_agent import errors
-from edgeflow_agent.core import machine, plan, recovery
+from edgeflow_agent.core import backoff, machine, plan, recovery
 from edgeflow_agent.core.machine import Event, Step, Work
 from edgeflow_agent.runtime.executor import Executor
 from edgeflow_agent.runtime.interruption import CancelledError, Interruption, StoppingError
@@ -25,6 +27,8 @@ from edgeflow_agent.wire.states import State, is_terminal
 logger = logging.getLogger(__name__)
 
 _MAX_OFFERS = 32
+# Without these something else would serve than what is reported.
+_MUST_HAPPEN = frozenset({machine.Effect.REVERT, machine.Effect.ADOPT, machine.Effect.UNLOAD})
 
 
 class Offer(NamedTuple):
@@ -50,7 +54,8 @@ class Deployer:
         self._offers: collections.deque[Offer] = collections.deque(maxlen=_MAX_OFFERS)
         self._changed = threading.Condition()
         self._stopping = threading.Event()
-        self._resumption: recovery.Plan | None = None
+        self._prepared: tuple[Entry, Step] | None = None
+        self._last_trouble = ""
         self._thread = threading.Thread(target=self._run, name="edgeflow-deployer", daemon=True)
 
     @property
@@ -87,12 +92,19 @@ class Deployer:
         entry = self._journal.record.active
         if entry is None:
             return
-        tries = entry.tries if entry.stopped_cleanly else entry.tries + 1
+        try:
+            self._prepared = self._take_up(entry, died=not entry.stopped_cleanly)
+        except OSError as error:
+            # A full disk must not keep a device from serving what it has. The thread tries again.
+            self._complain(error)
+
+    def _take_up(self, entry: Entry, *, died: bool) -> tuple[Entry, Step]:
+        tries = entry.tries + died
         resumption = recovery.resume(
             entry.state, entry.work, tries=tries, saves=entry.saves, activated=entry.activated
         )
         logger.info(
-            "deployment %s was %s when the agent ended: %s",
+            "deployment %s is taken up again in state %s: %s",
             entry.deployment.execution,
             entry.state.value,
             resumption.why.value,
@@ -100,7 +112,7 @@ class Deployer:
         entry = msgspec.structs.replace(
             entry,
             tries=tries,
-            attempt=entry.attempt + (0 if entry.stopped_cleanly else 1),
+            attempt=entry.attempt + died,
             stopped_cleanly=False,
             reason=resumption.reason or entry.reason,
             message=resumption.message or entry.message,
@@ -108,7 +120,7 @@ class Deployer:
         self._save(entry)
         if machine.Effect.REVERT in resumption.step.effects:
             self._executor.restore_pointers(entry)
-        self._resumption = resumption
+        return entry, resumption.step
 
     def start(self) -> None:
         """Begin to work."""
@@ -125,39 +137,75 @@ class Deployer:
     # The thread.
 
     def _run(self) -> None:
-        try:
-            self._resume()
+        failures = 0
+        with contextlib.suppress(StoppingError):
             while not self._stopping.is_set():
-                with self._changed:
-                    while not self._offers and not self._stopping.is_set():
-                        self._changed.wait(5.0)
-                    offer = self._offers.popleft() if self._offers else None
-                if offer is not None:
-                    self._handle_safely(offer)
-        except StoppingError:
-            active = self._journal.record.active
-            if active is not None:
-                self._save(msgspec.structs.replace(active, stopped_cleanly=True))
+                failures = 0 if self._turn_safely() else failures + 1
+                if failures:
+                    # Backing off is no secret of cryptography.
+                    self._stopping.wait(backoff.delay(failures, random.random()))  # noqa: S311
+        self._note_stop()
 
-    def _handle_safely(self, offer: Offer) -> None:
+    def _turn_safely(self) -> bool:
+        """Whether the turn went well; whatever it was, this thread is there for the next one."""
         try:
-            self._handle(offer)
-        except (StoppingError, SystemExit):
+            self._turn()
+        except StoppingError:
             raise
+        except OSError as error:
+            self._complain(error)
+            return False
         except Exception:
-            # One document must not end the thread that will carry out the next.
-            logger.exception("handling generation %d failed", offer.desired.generation)
+            logger.exception("a deployment cannot go on")
+            return False
+        self._last_trouble = ""
+        return True
 
-    def _resume(self) -> None:
-        entry, resumption = self._journal.record.active, self._resumption
-        if entry is None or resumption is None:
+    def _turn(self) -> None:
+        """Go on with what is in work, else take the next document."""
+        active = self._journal.record.active
+        if active is not None:
+            # After a start as `prepare` has decided; later, when a write has failed, as the journal says.
+            prepared, self._prepared = self._prepared, None
+            entry, step = prepared or self._take_up(active, died=False)
+            self._drive(entry, step)
+            return
+        with self._changed:
+            while not self._offers and not self._stopping.is_set():
+                self._changed.wait(5.0)
+            offer = self._offers.popleft() if self._offers else None
+        if offer is None:
             return
         try:
-            self._drive(entry, resumption.step)
-        except StoppingError:
+            self._handle(offer)
+        except OSError:
+            # The server takes the document for delivered. A newer one takes its place.
+            with self._changed:
+                if not self._offers:
+                    self._offers.append(offer)
             raise
-        except Exception:
-            logger.exception("taking up deployment %s failed", entry.deployment.execution)
+
+    def _note_stop(self) -> None:
+        active = self._journal.record.active
+        if active is not None:
+            try:
+                self._save(msgspec.structs.replace(active, stopped_cleanly=True))
+            except OSError as error:
+                self._complain(error)
+
+    def _complain(self, error: OSError) -> None:
+        """Once per cause: a disk may be full for days."""
+        trouble = error.strerror or str(error)
+        if trouble == self._last_trouble:
+            return
+        self._last_trouble = trouble
+        active = self._journal.record.active
+        logger.error(
+            "%s cannot go on: the state folder cannot be written (%s). Make room on the disk, or look "
+            "whether it is damaged or read-only; this is tried again, and what serves goes on serving",
+            f"deployment {active.deployment.execution}" if active is not None else "a document",
+            trouble,
+        )
 
     def _actual(self) -> plan.Actual:
         record = self._journal.record
@@ -299,7 +347,9 @@ class Deployer:
         for effect in step.effects:
             try:
                 self._executor.carry_out(effect, entry, interruption)
-            except Exception:
+            except Exception as error:
+                if effect in _MUST_HAPPEN and isinstance(error, OSError):
+                    raise  # it is tried again, before anybody hears of the end
                 logger.exception("%s of deployment %s failed", effect.value, entry.deployment.execution)
         self._reporter.step(entry)
         logger.info(

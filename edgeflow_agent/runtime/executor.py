@@ -179,6 +179,7 @@ class Executor:
 
     def _load(self, entry: Entry, interruption: Interruption) -> None:
         name = self.release_name(entry)
+        self._candidate = None  # of an attempt before: never two in memory
         manifest = self._releases.verify(name)
         deployment = entry.deployment
         verdict = trial_load.trial_load(
@@ -227,16 +228,16 @@ class Executor:
         crashpoints.reach("swap.done")
 
     def _revert(self, entry: Entry) -> None:
+        # What answers first: requests do not wait for a disk that may be full.
         target = entry.before_current
-        self.restore_pointers(entry)
         self._candidate = None
         current, previous = self._slot.current, self._slot.previous
-        if current is not None and current.release == target:
-            return
-        if previous is not None and previous.release == target:
-            self._slot.revert(previous)
-        else:
-            self._slot.revert(self._first_servable([target]) if target else None)
+        if current is None or current.release != target:
+            if previous is not None and previous.release == target:
+                self._slot.revert(previous)
+            else:
+                self._slot.revert(self._first_servable([target]) if target else None)
+        self.restore_pointers(entry)
 
     def restore_pointers(self, entry: Entry) -> None:
         """`current` and `previous` as they were before this deployment."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 from pathlib import Path
 from types import TracebackType
@@ -11,6 +12,8 @@ import msgspec
 
 from edgeflow_agent import errors
 from edgeflow_agent.store import durable
+
+logger = logging.getLogger(__name__)
 
 
 class AgentFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,9 +68,12 @@ class StateFolder:
             self._descriptor = None
 
     def announce(self, url: str) -> None:
-        """Write where this agent answers."""
+        """Write where this agent answers; on a full disk, serving goes before being found."""
         record = AgentFile(url=url, pid=os.getpid())
-        durable.replace(self.path / "agent.json", msgspec.json.encode(record))
+        try:
+            durable.replace(self.path / "agent.json", msgspec.json.encode(record))
+        except OSError as error:
+            logger.error("cannot write in the state folder %s: %s; make room", self.path, error.strerror)
 
     def withdraw(self) -> None:
         """The agent answers no more."""

@@ -26,28 +26,45 @@ CREATE TABLE IF NOT EXISTS report (seq INTEGER PRIMARY KEY AUTOINCREMENT, payloa
 
 class Spool:
     """A queue of reports. `boot` is random and as old as the file: together with the ever-rising `seq` it
-    names a report once and for all."""
+    names a report once and for all. Where the disk cannot be written, the queue is kept in memory."""
 
     def __init__(self, path: Path, *, max_bytes: int) -> None:
         self._path = path
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
         try:
-            self._connection = self._open()
-        except sqlite3.DatabaseError as error:
-            aside = path.with_name(f"{path.name}.corrupt-{int(time.time())}")
-            path.replace(aside)
-            for suffix in ("-wal", "-shm"):
-                path.with_name(path.name + suffix).unlink(missing_ok=True)
-            logger.error("the spool was damaged (%s); it was put aside as %s", error, aside.name)
-            self._connection = self._open()
+            self._connection = self._open_file()
+        except sqlite3.OperationalError as error:
+            # Nothing is wrong with the file, and serving goes before reporting.
+            logger.error(
+                "%s cannot be written (%s); make room on the disk. Until the next start, reports are kept in "
+                "memory only",
+                path,
+                error,
+            )
+            self._connection = self._open(":memory:")
         self.boot = self._meta("boot")
         self.dropped = int(self._meta("dropped") or "0")
         row = self._connection.execute("SELECT count(*), coalesce(sum(length(payload)), 0) FROM report")
         self.pending_count, self._bytes = row.fetchone()
 
-    def _open(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None, timeout=10)
+    def _open_file(self) -> sqlite3.Connection:
+        try:
+            connection = self._open(self._path)
+        except sqlite3.OperationalError:
+            raise
+        except sqlite3.DatabaseError as error:
+            aside = self._path.with_name(f"{self._path.name}.corrupt-{int(time.time())}")
+            self._path.replace(aside)
+            for suffix in ("-wal", "-shm"):
+                self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
+            logger.error("the spool was damaged (%s); it was put aside as %s", error, aside.name)
+            connection = self._open(self._path)
+        self._path.chmod(0o600)
+        return connection
+
+    def _open(self, place: Path | str) -> sqlite3.Connection:
+        connection = sqlite3.connect(place, check_same_thread=False, isolation_level=None, timeout=10)
         try:
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
@@ -60,7 +77,6 @@ class Spool:
         except BaseException:
             connection.close()
             raise
-        self._path.chmod(0o600)
         return connection
 
     def _meta(self, name: str) -> str:

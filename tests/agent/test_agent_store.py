@@ -92,6 +92,17 @@ def test_one_report_larger_than_the_spool_is_still_kept(tmp_path: Path) -> None:
     spool.close()
 
 
+def test_a_spool_that_cannot_be_written_is_kept_in_memory_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "s.db"
+    path.mkdir()  # as good as a full disk, for a user who may write everywhere
+    spool = Spool(path, max_bytes=10**6)
+    numbered = spool.add(report())
+    assert spool.pending() == [numbered]
+    assert spool.stored(Stored(boot=spool.boot, seqs=(numbered.seq,))) == 1
+    spool.close()
+    assert [item.name for item in tmp_path.iterdir()] == ["s.db"]
+
+
 def test_an_acknowledged_report_survives_kill_9(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from edgeflow_agent.store.spool import Spool\n"
