@@ -25,7 +25,7 @@ from edgeflow_mlflow.services.state import State
 
 logger = logging.getLogger(__name__)
 
-_PROMPT_TAG = "mlflow.prompt.is_prompt"
+PROMPT_TAG = "mlflow.prompt.is_prompt"
 # Reads the files of an artifact URI into a folder and describes them.
 Fetch = Callable[[str, Path], catalog.Description]
 
@@ -134,7 +134,7 @@ def _after_the_fact(lost: str) -> Iterator[None]:
 
 def is_prompt(tags: Any) -> bool:
     """MLflow keeps prompts as registered models; they are not for devices."""
-    return any(tag.key == _PROMPT_TAG for tag in tags or ())
+    return any(tag.key == PROMPT_TAG for tag in tags or ())
 
 
 class _Hooked:

@@ -8,61 +8,117 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from datetime import datetime, timedelta
+import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from mlflow.exceptions import MlflowException
-from sqlalchemy import select
+from sqlalchemy import and_, or_, select
 
 from edgeflow_mlflow import errors
 from edgeflow_mlflow.api.publishing import publish_model
-from edgeflow_mlflow.catalog import Catalog
+from edgeflow_mlflow.catalog import Catalog, UnreadableError
 from edgeflow_mlflow.db import models
-from edgeflow_mlflow.services import deploy, publish
+from edgeflow_mlflow.plugin import registry_hook
+from edgeflow_mlflow.services import deploy, leftovers, publish
 from edgeflow_mlflow.services.state import State
 
 logger = logging.getLogger(__name__)
 
 _BATCH = 20
+_BUDGET_S = 10.0
 _RETRY = timedelta(minutes=5)
+_READ_AGAIN = timedelta(hours=1)
+_SEARCH_EVERY = timedelta(minutes=1)
+# Older versions are left alone: the first start on a large registry would otherwise copy every model of it.
+_SEARCH_BACK = timedelta(days=7)
+_PAGE = 200
 
 
 class RegistryPass:
-    """Runs in the web worker whose hub was elected: there MLflow is loaded."""
+    """Runs in the web worker whose hub was elected: there MLflow is loaded. What is wrong with one version
+    or one deployment is logged and never stops the others."""
 
     def __init__(self, state: State, catalog: Catalog) -> None:
         self._state = state
         self._catalog = catalog
-        # (deployment, version) that could not be rolled out -> when to try again.
+        # (deployment, version) that could not be rolled out -> when to try again; version "": all of it.
         self._refused: dict[tuple[str, str], datetime] = {}
+        self._next_search: datetime | None = None
 
     def __call__(self) -> None:
         """One pass."""
-        self._check_new_versions()
         self._follow_aliases()
+        self._check_new_versions()
+        self._note_missed()
+
+    def _note_missed(self) -> None:
+        """Note versions of which no event came: the hook failed, or somebody wrote to MLflow's database."""
+        now = self._state.now()
+        if self._next_search is not None and now < self._next_search:
+            return
+        token: str | None = None
+        recent = True
+        while recent:
+            found = self._catalog.registry().search_model_versions(
+                max_results=_PAGE, order_by=["creation_timestamp DESC"], page_token=token
+            )
+            for row in found:
+                created = datetime.fromtimestamp(row.creation_timestamp / 1000, UTC)
+                recent = created > now - _SEARCH_BACK
+                if recent and registry_hook.PROMPT_TAG not in (row.tags or {}):
+                    self._note(row.name, str(row.version))
+            token = found.token
+            recent = recent and bool(token)
+        self._next_search = now + _SEARCH_EVERY
+
+    def _note(self, name: str, version: str) -> None:
+        with self._state.database.read() as session:
+            known = session.get(models.Verdict, (name, version))
+        if known is None:
+            registry_hook.note(self._state, name, version)
 
     def _check_new_versions(self) -> None:
+        again = self._state.now() - _READ_AGAIN
         with self._state.database.read() as session:
-            pending = session.scalars(
-                select(models.Verdict).where(models.Verdict.verdict == "pending").limit(_BATCH)
+            waiting = session.scalars(
+                select(models.Verdict)
+                .where(
+                    or_(
+                        models.Verdict.verdict == "pending",
+                        and_(models.Verdict.verdict == "unreadable", models.Verdict.updated_at < again),
+                    )
+                )
+                .order_by(models.Verdict.updated_at)
+                .limit(_BATCH)
             ).all()
-        for row in pending:
+        began = time.monotonic()
+        for row in waiting:
             verdict, message = self._judge(row.model_name, row.model_version)
             with self._state.database.write() as session:
                 noted = session.get(models.Verdict, (row.model_name, row.model_version))
-                if noted is not None:
-                    noted.verdict, noted.message, noted.updated_at = verdict, message, self._state.now()
+                # Meanwhile the version may have been deleted, or another been made under its number.
+                if noted is not None and noted.updated_at == row.updated_at:
+                    noted.verdict, noted.message = verdict, _storable(message)
+                    noted.updated_at = self._state.now()
+            if time.monotonic() - began > _BUDGET_S:
+                return  # aliases are not to wait for many large models
 
     def _judge(self, name: str, version: str) -> tuple[str, str]:
+        data = self._state.config["server.data_dir"]
         try:
             model = self._catalog.resolve(f"models:/{name}/{version}")
-            with tempfile.TemporaryDirectory(dir=self._state.config["server.data_dir"]) as folder:
+            with tempfile.TemporaryDirectory(dir=data, prefix=leftovers.CHECKING) as folder:
                 described = self._catalog.fetch(model, Path(folder))
                 publish.check(Path(folder), described.entry)
+        except UnreadableError as error:
+            return "unreadable", str(error)
         except errors.UnprocessableError as error:
             return "not_deployable", str(error)
-        except (errors.ServerError, MlflowException, OSError) as error:
+        except errors.ServerError as error:
             return "unreadable", str(error)
+        except Exception as error:
+            logger.exception("version %s of %r cannot be checked", version, name)
+            return "unreadable", f"{type(error).__name__}: {error}"
         return "deployable", ""
 
     def _follow_aliases(self) -> None:
@@ -73,8 +129,16 @@ class RegistryPass:
                 .join(models.Bundle, models.Bundle.id == models.Rollout.bundle_id)
                 .where(models.Deployment.live_name.is_not(None), models.Deployment.alias != "")
             ).all()
+        now = self._state.now()
+        self._refused = {key: again for key, again in self._refused.items() if again > now}
         for deployment, version in following:
-            self._follow(deployment, version)
+            if (deployment.id, "") in self._refused:
+                continue
+            try:
+                self._follow(deployment, version)
+            except Exception:
+                logger.exception("%s cannot follow its alias; tried again in %s", deployment.name, _RETRY)
+                self._refused[(deployment.id, "")] = now + _RETRY
 
     def _follow(self, deployment: models.Deployment, version: str) -> None:
         uri = f"models:/{deployment.model_name}@{deployment.alias}"
@@ -82,8 +146,7 @@ class RegistryPass:
             wanted = self._catalog.resolve(uri).version
         except errors.ServerError:
             return  # the alias is gone: the deployment keeps what it has
-        again = self._refused.get((deployment.id, wanted))
-        if wanted == version or (again is not None and self._state.now() < again):
+        if wanted == version or (deployment.id, wanted) in self._refused:
             return
         try:
             bundle, alias = publish_model(self._state, self._catalog, uri)
@@ -104,5 +167,9 @@ class RegistryPass:
             logger.warning("%s cannot follow %s to version %s: %s", deployment.name, uri, wanted, error)
             self._refused[(deployment.id, wanted)] = self._state.now() + _RETRY
             return
-        self._refused.pop((deployment.id, wanted), None)
         logger.info("%s follows %s to version %s", deployment.name, uri, wanted)
+
+
+def _storable(message: str) -> str:
+    """What came out of a hostile file may hold what PostgreSQL takes for no text."""
+    return message.replace("\0", "").encode(errors="replace").decode()[:4000]
