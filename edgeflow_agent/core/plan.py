@@ -13,7 +13,7 @@ from datetime import datetime
 
 from edgeflow_agent.core.machine import Work
 from edgeflow_agent.wire import documents, signing
-from edgeflow_agent.wire.documents import Action, DesiredState
+from edgeflow_agent.wire.documents import Action, DesiredState, Runtime
 
 
 class Decision(enum.StrEnum):
@@ -43,12 +43,13 @@ REFUSALS = frozenset({Decision.IGNORE_OLD_GENERATION, Decision.REJECT_EXPIRED})
 class Actual:
     """What the device does now. `handled` is the ratchet: the highest generation handled for good by each
     key; `active_*` name the deployment in work (key empty: none); `digest` is the bundle that is
-    *committed* and serves (empty: none)."""
+    *committed* and serves (empty: none), `runtime` how it was asked to run."""
 
     handled: Mapping[str, int]
     active_key: str = ""
     active_generation: int = -1
     digest: str = ""
+    runtime: Runtime = dataclasses.field(default_factory=Runtime)
 
 
 def decide(desired: DesiredState, key: str, actual: Actual, now: datetime) -> Decision:
@@ -72,9 +73,16 @@ def decide(desired: DesiredState, key: str, actual: Actual, now: datetime) -> De
         return Decision.HOLD
     if deployment.action is Action.REMOVE:
         return Decision.REMOVE
-    if actual.digest and documents.bundle_digest(deployment.files) == actual.digest:
+    same = actual.digest and documents.bundle_digest(deployment.files) == actual.digest
+    if same and not needs_reload(actual.runtime, deployment.runtime):
         return Decision.ALREADY_SERVING
     return Decision.INSTALL
+
+
+def needs_reload(served: Runtime, asked: Runtime) -> bool:
+    """Whether a model that was loaded for `served` must be loaded again for `asked`. How many run at once is
+    adopted; the limits on loading are those of the next load."""
+    return (served.providers, served.threads) != (asked.providers, asked.threads)
 
 
 def supersedes(decision: Decision) -> bool:

@@ -116,7 +116,7 @@ class Predictor:
             return _NO_MODEL
         if serving.stats.run_s < _INLINE_BELOW_S and len(body) <= _INLINE_MAX_BODY:
             return self._inline(serving, body, begin)
-        workers = min(serving.max_concurrent or self._workers, self._workers)
+        workers = min(serving.runtime.max_concurrent or self._workers, self._workers)
         if self._in_threads >= workers + self._queue:
             self._metrics.answered("rejected", 0.0)
             return self._full(serving, workers)

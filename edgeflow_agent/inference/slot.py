@@ -9,13 +9,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from edgeflow_agent.inference import engine
-from edgeflow_agent.wire.documents import Interface, ModelRef
+from edgeflow_agent.wire.documents import Interface, ModelRef, Runtime
 
 _WARM_UPS = 3
 _STEP = 1.1
 _DRAIN_POLL_S = 0.005
 # A model that has never run is taken for slow until its warm-up says otherwise.
 _UNKNOWN_RUN_S = 1.0
+_DEVICES_OWN = Runtime()
 
 
 class Stats:
@@ -57,7 +58,7 @@ class Serving:
     execution: str = ""
     generation: int = 0
     release: str = ""
-    max_concurrent: int = 0
+    runtime: Runtime = dataclasses.field(default_factory=Runtime)
     loaded_at: datetime = dataclasses.field(default_factory=lambda: datetime.now(UTC))
     stats: Stats = dataclasses.field(default_factory=lambda: Stats(_UNKNOWN_RUN_S))
 
@@ -68,22 +69,21 @@ def load(
     model: ModelRef,
     declared: Interface,
     threads: int,
-    providers: tuple[str, ...] = (),
-    timeout_s: float = 120.0,
+    runtime: Runtime = _DEVICES_OWN,
     digest: str = "",
     deployment: str = "",
     execution: str = "",
     generation: int = 0,
     release: str = "",
-    max_concurrent: int = 0,
 ) -> Serving:
-    """Load and warm up a model that is not yet to serve. Raise ModelError."""
-    loaded = engine.Engine(path, threads=threads, providers=providers)
+    """Load and warm up a model that is not yet to serve; `threads` is what `runtime` leaves to the device.
+    Raise ModelError."""
+    loaded = engine.Engine(path, threads=runtime.threads or threads, providers=runtime.providers)
     engine.check_interface(loaded, declared.inputs)
     interface = Interface(
         inputs=loaded.inputs, outputs=loaded.outputs, columns=declared.columns, labels=declared.labels
     )
-    run_s = _warm_up(loaded, timeout_s)
+    run_s = _warm_up(loaded, runtime.load_timeout_s)
     engine.trim_memory()
     return Serving(
         engine=loaded,
@@ -94,7 +94,7 @@ def load(
         execution=execution,
         generation=generation,
         release=release,
-        max_concurrent=max_concurrent,
+        runtime=runtime,
         stats=Stats(run_s),
     )
 

@@ -111,7 +111,7 @@ class Agent:
             self._deployer.progressed(entry, share)
 
         self._executor = Executor(config, blobs, self._releases, self.slot, self._api, on_progress)
-        self._deployer = Deployer(Journal(root), self._executor, reporter, self._digest)
+        self._deployer = Deployer(Journal(root), self._executor, reporter, lambda: self.slot.current)
         self._deployer.on_settled = self._forwarder.announce
         self._poller = Poller(
             self._api,
@@ -133,10 +133,6 @@ class Agent:
         return DeviceApi(self._server, self._identity.credential)
 
     # What the parts ask about each other.
-
-    def _digest(self) -> str:
-        serving = self.slot.current
-        return serving.digest if serving is not None else ""
 
     def _previous_digest(self) -> str:
         name = self._releases.previous()

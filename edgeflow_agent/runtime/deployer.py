@@ -16,12 +16,13 @@ import msgspec
 from edgeflow_agent import errors
 from edgeflow_agent.core import backoff, machine, plan, recovery
 from edgeflow_agent.core.machine import Event, Step, Work
+from edgeflow_agent.inference.slot import Serving
 from edgeflow_agent.runtime.executor import Executor
 from edgeflow_agent.runtime.interruption import CancelledError, Interruption, StoppingError
 from edgeflow_agent.runtime.reporting import Reporter
 from edgeflow_agent.store import crashpoints
 from edgeflow_agent.store.journal import Entry, Journal
-from edgeflow_agent.wire.documents import DesiredState
+from edgeflow_agent.wire.documents import DesiredState, Runtime
 from edgeflow_agent.wire.states import State, is_terminal
 
 logger = logging.getLogger(__name__)
@@ -43,12 +44,12 @@ class Deployer:
     """Owns the journal. `offer` may be called from any thread; everything else happens in its own."""
 
     def __init__(
-        self, journal: Journal, executor: Executor, reporter: Reporter, serving_digest: Callable[[], str]
+        self, journal: Journal, executor: Executor, reporter: Reporter, serving: Callable[[], Serving | None]
     ) -> None:
         self._journal = journal
         self._executor = executor
         self._reporter = reporter
-        self._serving_digest = serving_digest
+        self._serving = serving
         self.on_settled: Callable[[], None] = _nothing  # a deployment has ended
         self.on_expired: Callable[[], None] = _nothing  # a newer copy of the document is wanted
         self._offers: collections.deque[Offer] = collections.deque(maxlen=_MAX_OFFERS)
@@ -208,13 +209,14 @@ class Deployer:
         )
 
     def _actual(self) -> plan.Actual:
-        record = self._journal.record
+        record, serving = self._journal.record, self._serving()
         active = record.active
         return plan.Actual(
             handled=record.handled,
             active_key=active.key if active else "",
             active_generation=active.generation if active else -1,
-            digest=self._serving_digest(),
+            digest=serving.digest if serving else "",
+            runtime=serving.runtime if serving else Runtime(),
         )
 
     def _decide(self, offer: Offer) -> plan.Decision:

@@ -203,15 +203,13 @@ class Executor:
             self._releases.entry(name, manifest),
             model=deployment.model or ModelRef(name="", version=""),
             declared=deployment.interface,
-            threads=deployment.runtime.threads or self._config.threads,
-            providers=deployment.runtime.providers,
-            timeout_s=deployment.runtime.load_timeout_s,
+            threads=self._config.threads,
+            runtime=deployment.runtime,
             digest=manifest.digest,
             deployment=deployment.id,
             execution=deployment.execution,
             generation=manifest.generation,
             release=name,
-            max_concurrent=deployment.runtime.max_concurrent,
         )
 
     def _activate(self, entry: Entry, interruption: Interruption) -> None:
@@ -266,7 +264,7 @@ class Executor:
                 deployment=deployment.id,
                 execution=deployment.execution,
                 generation=entry.generation,
-                max_concurrent=deployment.runtime.max_concurrent,
+                runtime=deployment.runtime,
                 loaded_at=datetime.now(UTC),
             )
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +16,7 @@ from edgeflow_agent.core.machine import Effect, Event, Work
 from edgeflow_agent.core.plan import Actual, Decision
 from edgeflow_agent.testing import file_ref
 from edgeflow_agent.wire import documents, states
-from edgeflow_agent.wire.documents import Action, DesiredDeployment, DesiredState
+from edgeflow_agent.wire.documents import Action, DesiredDeployment, DesiredState, Runtime
 from edgeflow_agent.wire.states import State
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
@@ -37,7 +38,15 @@ def desired(generation: int, action: Action | None = Action.INSTALL, **changes: 
     return DesiredState(**(values | changes))
 
 
+def running(runtime: Runtime, generation: int = 5) -> DesiredState:
+    """The install of FILES with these wishes."""
+    document = desired(generation)
+    deployment = msgspec.structs.replace(document.deployments[0], runtime=runtime)
+    return msgspec.structs.replace(document, deployments=(deployment,))
+
+
 SERVED = documents.bundle_digest(FILES)
+TWO = Runtime(threads=2)
 EXPIRED = {"expires_at": NOW - timedelta(seconds=1)}
 
 
@@ -54,6 +63,11 @@ EXPIRED = {"expires_at": NOW - timedelta(seconds=1)}
         (desired(5, None), Actual(handled={}), Decision.NOTHING_ASKED),
         (desired(5), Actual(handled={}, digest=SERVED), Decision.ALREADY_SERVING),
         (desired(5), Actual(handled={}, digest="other"), Decision.INSTALL),
+        (running(TWO), Actual(handled={}, digest=SERVED), Decision.INSTALL),
+        (running(TWO), Actual(handled={}, digest=SERVED, runtime=TWO), Decision.ALREADY_SERVING),
+        (desired(5), Actual(handled={}, digest=SERVED, runtime=TWO), Decision.INSTALL),
+        (running(Runtime(providers=("A",))), Actual(handled={}, digest=SERVED), Decision.INSTALL),
+        (running(Runtime(max_concurrent=2)), Actual(handled={}, digest=SERVED), Decision.ALREADY_SERVING),
         (desired(5, Action.HOLD), Actual(handled={}, digest=SERVED), Decision.HOLD),
         (desired(5, Action.REMOVE), Actual(handled={}, digest=SERVED), Decision.REMOVE),
         (desired(5), Actual(handled={}, active_key="k", active_generation=5), Decision.IN_PROGRESS),
@@ -80,6 +94,34 @@ def test_the_ratchet_never_goes_back_and_nothing_is_done_twice(generations: list
             handled = plan.advanced(handled, "k", generation)
     assert done == sorted(set(done))
     assert handled.get("k", -1) == max(generations, default=-1)
+
+
+RUNTIMES = st.builds(
+    Runtime,
+    providers=st.lists(st.sampled_from(["A", "B"]), unique=True).map(tuple),
+    threads=st.integers(0, 2),
+    max_concurrent=st.integers(0, 2),
+    load_timeout_s=st.sampled_from([1.0, 120.0]),
+    max_memory_mb=st.sampled_from([1, 4096]),
+)
+
+
+@given(st.sampled_from(["", "other", SERVED]), RUNTIMES, RUNTIMES)
+def test_what_is_adopted_is_loaded_as_it_was_asked_for(digest: str, served: Runtime, asked: Runtime) -> None:
+    decision = plan.decide(running(asked), "k", Actual(handled={}, digest=digest, runtime=served), NOW)
+    assert decision in (Decision.INSTALL, Decision.ALREADY_SERVING)
+    as_asked = (served.providers, served.threads) == (asked.providers, asked.threads)
+    assert (decision is Decision.ALREADY_SERVING) == (digest == SERVED and as_asked)
+
+
+@given(RUNTIMES, st.lists(RUNTIMES, max_size=6))
+def test_the_same_wishes_twice_load_nothing_twice(first: Runtime, others: list[Runtime]) -> None:
+    served = first
+    for generation, asked in enumerate([*others, *others[-1:]]):
+        actual = Actual(handled={"k": generation - 1}, digest=SERVED, runtime=served)
+        decision = plan.decide(running(asked, generation), "k", actual, NOW)
+        assert generation < len(others) or decision is Decision.ALREADY_SERVING
+        served = asked
 
 
 def test_every_state_of_an_execution_has_its_events() -> None:

@@ -59,6 +59,31 @@ def test_the_same_files_are_adopted_without_a_download(server: FakeServer, servi
     assert request(f"{serving.url}/infer", dict.fromkeys("abcd", 1))[1]["model"]["version"] == "renamed"
 
 
+def test_a_changed_runtime_loads_the_same_files_again(server: FakeServer, serving: Agent, run: Run) -> None:
+    def threads(agent: Agent) -> int:
+        current = agent.slot.current
+        assert current is not None
+        return int(current.engine._session.get_session_options().intra_op_num_threads)
+
+    before = sum("/blobs/" in path for _, path, _ in server.requests)
+    files = {"model.onnx": linear(1)}
+    server.deploy(2, files, runtime=Runtime(threads=2))
+    server.wait_report("deployed", execution="e2")
+    assert "loading" in server.states("e2")
+    assert (threads(serving), served(serving)) == (2, 4.0)
+    server.deploy(3, files, runtime=Runtime(threads=2, max_concurrent=3))
+    server.wait_report("deployed", execution="e3")
+    assert server.states("e3") == ["accepted", "deployed"]
+    serving.stop()
+    agent = run()
+    assert agent.slot.current is not None
+    assert agent.slot.current.runtime == Runtime(threads=2, max_concurrent=3)
+    server.deploy(4, files)
+    server.wait_report("deployed", execution="e4")
+    assert (threads(agent), served(agent)) == (1, 4.0)
+    assert sum("/blobs/" in path for _, path, _ in server.requests) == before
+
+
 def test_a_model_with_its_weights_in_another_file(server: FakeServer, serving: Agent, tmp_path: Path) -> None:
     model = onnx.load_from_string(linear(5))
     onnx.save_model(
