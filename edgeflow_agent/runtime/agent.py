@@ -67,6 +67,7 @@ class Agent:
             self._serving.start()
             self._folder.announce(self._serving.url)
             self._executor.boot()
+            self._executor.clear_up(self._deployer.active)
         except BaseException:
             self._folder.close()
             raise

@@ -62,7 +62,12 @@ class Deployer:
     @property
     def busy(self) -> bool:
         """Whether a deployment is in work."""
-        return self._journal.record.active is not None
+        return self.active is not None
+
+    @property
+    def active(self) -> Entry | None:
+        """The deployment in work."""
+        return self._journal.record.active
 
     @property
     def handled(self) -> dict[str, int]:

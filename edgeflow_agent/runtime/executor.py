@@ -284,6 +284,18 @@ class Executor:
             self._slot.swap(serving)
             logger.info("serving %s version %s from disk", serving.model.name, serving.model.version)
 
+    def clear_up(self, entry: Entry | None) -> None:
+        """Remove what a killed agent or a failed deployment left on the disk, but nothing that serves or that
+        `entry`, the deployment in work, may need. After `boot`, whose last resort may be among it."""
+        serving = self._slot.current
+        keep = {serving.release} if serving is not None else set()
+        if entry is not None:
+            keep |= {self.release_name(entry), entry.before_current, entry.before_previous}
+        try:
+            self._releases.collect_garbage(releases=keep, files=entry.deployment.files if entry else ())
+        except OSError as error:
+            logger.error("cannot clear up: %s", error)
+
     def _first_servable(self, names: list[str]) -> slot.Serving | None:
         for name in names:
             try:

@@ -55,6 +55,14 @@ def point(link: Path, destination: str) -> None:
     sync_folder(link.parent)
 
 
+def sweep(folder: Path) -> None:
+    """Remove the temporary files that a killed process left in `folder`; nobody may be writing there. One that
+    cannot be removed does no harm."""
+    for path in folder.glob(".*.new"):
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
 def remove(path: Path) -> None:
     """Remove a file or link for good; one that is not there is fine."""
     try:

@@ -60,6 +60,7 @@ class StateFolder:
                 reason="locked",
             ) from error
         self._descriptor = descriptor
+        durable.sweep(self.path)
 
     def close(self) -> None:
         """Give the folder back."""

@@ -185,6 +185,7 @@ class ReleaseStore:
             elif path.name not in keep:
                 self.discard(path.name)
             else:
+                durable.sweep(path)
                 try:
                     wanted.update(item.sha256 for item in self.manifest(path.name).deployment.files)
                 except errors.StateError:

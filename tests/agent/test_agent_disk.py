@@ -1,4 +1,4 @@
-"""A disk that refuses to be written for a while: the device serves, and ends where its document wants it."""
+"""A disk that cannot be written for a while, and one that a killed agent left in disorder."""
 
 from __future__ import annotations
 
@@ -138,3 +138,63 @@ def test_an_agent_starts_on_a_full_disk(
     for _ in range(4):
         served(agent)
     server.wait_report("deployed", execution="e2")
+
+
+def test_leftovers_of_a_killed_agent_are_cleared_up(server: FakeServer, serving: Agent, run: Run) -> None:
+    server.deploy(2, {"model.onnx": linear(2)})
+    server.wait_report("deployed", execution="e2")
+    serving.stop()
+    root = serving.config.state_dir
+    before = {str(path.relative_to(root)) for path in root.rglob("*")}
+    leftovers = (
+        ".journal.json.new",
+        ".identity.json.new",
+        "partial/" + "a" * 64 + ".part",
+        "blobs/sha256/bb/" + "b" * 64,
+        "releases/e3-3.tmp/files/model.onnx",
+        "releases/e0-0.trash/READY",
+        "releases/e9-9/READY",
+        "releases/e2-2/.manifest.json.new",
+    )
+    for name in leftovers:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"left behind")
+    (root / ".current.new").symlink_to("releases/e9-9")
+    agent = run()
+    assert served(agent) == 8.0
+    agent.stop()
+    assert {str(path.relative_to(root)) for path in root.rglob("*")} - before <= {"blobs/sha256/bb"}
+
+
+def test_clearing_up_leaves_a_download_and_its_bytes(server: FakeServer, serving: Agent, run: Run) -> None:
+    server.blob_cut, server.blob_cuts_left = 100_000, 10**9
+    deployment = server.deploy(2, {"model.onnx": linear(2, padding=1_000_000)})
+    blob = deployment.files[0].sha256
+    partial = serving.config.state_dir / "partial" / f"{blob}.part"
+    wait_for(lambda: partial.exists() and partial.stat().st_size, what="the first bytes")
+    serving.stop()
+    have = partial.stat().st_size
+    asked = len(server.requests)
+    server.blob_cuts_left = 0
+    run()
+    server.wait_report("deployed", execution="e2")
+    ranges = [headers.get("range") for _, path, headers in server.requests[asked:] if path.endswith(blob)]
+    assert ranges == [f"bytes={have}-"]
+
+
+def test_clearing_up_leaves_what_a_trial_may_go_back_to(server: FakeServer, serving: Agent, run: Run) -> None:
+    server.deploy(2, {"model.onnx": linear(2)})
+    server.wait_report("deployed", execution="e2")
+    server.deploy(3, {"model.onnx": failing()}, trial=Trial(duration_s=3600))
+    server.wait_report("trial", execution="e3")
+    serving.stop()
+    agent = run()
+    for _ in range(10):
+        request(f"{agent.url}/infer", [1, 1, 1, 1])
+    server.wait_report("rolled_back", execution="e3")
+    root = agent.config.state_dir
+    assert served(agent) == 8.0
+    assert {name: (root / name / "READY").exists() for name in ("current", "previous")} == {
+        "current": True,
+        "previous": True,
+    }
