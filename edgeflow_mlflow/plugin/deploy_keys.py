@@ -43,7 +43,7 @@ KEYS: tuple[Key, ...] = (
     _key("replace", "request", "replace", _flag, "true or false", "take devices over from another deployment (default false)"),
     _key("follow_alias", "request", "follow_alias", _flag, "true or false", "with models:/name@alias: move when the alias moves (default true)"),
     _key("reason", "request", "reason", str.strip, "text", "why, for the history (update only)"),
-    _key("wait", "client", "wait", float, "seconds", "wait until every device has ended, and fail if one failed (default 0)"),
+    _key("wait", "client", "wait", float, "seconds", "wait until every device has ended (delete: has let go), and fail if one failed (default 0)"),
     _key("keep_serving", "client", "keep_serving", _flag, "true or false", "delete only: devices keep serving what they have (default false)"),
     _key("trial_seconds", "trial", "duration_s", float, "seconds", "how long a new model is on trial after the swap (default 0)"),
     _key("trial_requests", "trial", "minimum_requests", int, "a number", "how many requests the trial needs (default 0)"),

@@ -5,6 +5,7 @@ MLflow wants exactly one client class and the functions `run_local` and `target_
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NoReturn, TypeVar
 
 import mlflow
@@ -85,7 +86,19 @@ class EdgeflowDeploymentClient(base.BaseDeploymentClient):
         """End a deployment; its devices stop serving unless `keep_serving` is true."""
         del endpoint  # a name is unique whatever its fleet
         keys = deploy_keys.read(config, "delete")["client"]
-        self._client.delete_deployment(name, keep_serving=keys.get("keep_serving", False))
+        wait_s = keys.get("wait", 0.0)
+        targets = self._client.deployment(name).deployment.targets if wait_s else []
+        ended = self._client.delete_deployment(name, keep_serving=keys.get("keep_serving", False))
+        if not targets:
+            return
+        found = self._client.await_release(ended, targets, wait_s)
+        _check_ends(name, found)
+        waiting = [item.target for item in found if item.finished_at is None]
+        if waiting:
+            raise ApiError(
+                f"{name} is deleted, but {len(waiting)} of {len(found)} devices have not let go of it after "
+                f"{wait_s:g} s ({', '.join(waiting[:5])}); they do when they hear of it"
+            )
 
     def list_deployments(self, endpoint: str | None = None) -> list[dict[str, Any]]:
         """All deployments, or those of a fleet."""
@@ -203,17 +216,21 @@ class EdgeflowDeploymentClient(base.BaseDeploymentClient):
         if wait_s:
             for detail in self._client.watch(view.name, wait_s):
                 view = detail.deployment
-            bad = [item for item in detail.executions if item.state in _FAILED]
-            if bad:
-                first = bad[0]
-                raise ApiError(
-                    f"{view.name}: {len(bad)} of {len(detail.executions)} devices failed; "
-                    f"{first.target}: {first.state}, {first.reason}: {first.message}"
-                )
+            _check_ends(view.name, detail.executions)
             if view.status == "running":
                 raise ApiError(f"{view.name} is still under way after {wait_s:g} s; it goes on by itself")
         shown: dict[str, Any] = msgspec.to_builtins(view)
         return shown
+
+
+def _check_ends(name: str, executions: Sequence[records.ExecutionView]) -> None:
+    bad = [item for item in executions if item.state in _FAILED]
+    if bad:
+        first = bad[0]
+        raise ApiError(
+            f"{name}: {len(bad)} of {len(executions)} devices failed; "
+            f"{first.target}: {first.state}, {first.reason}: {first.message}"
+        )
 
 
 def _shown(fleet: records.FleetView) -> dict[str, Any]:
@@ -255,9 +272,12 @@ def _convert(kind: type[T], value: dict[str, Any]) -> T:
 
 
 def _plain(inputs: Any) -> Any:
-    if hasattr(inputs, "to_dict"):  # a pandas DataFrame, or a Series
-        return inputs.to_dict(orient="records") if hasattr(inputs, "columns") else inputs.tolist()
-    if hasattr(inputs, "tolist"):  # a NumPy array
+    if hasattr(inputs, "columns"):  # a pandas DataFrame
+        if list(inputs.columns) == list(range(len(inputs.columns))):
+            # Names that pandas made up, as of a list of lists that `mlflow deployments predict` has read.
+            return [list(row) for row in inputs.itertuples(index=False, name=None)]
+        return inputs.to_dict(orient="records")
+    if hasattr(inputs, "tolist"):  # a NumPy array, or a Series
         return inputs.tolist()
     if isinstance(inputs, dict):
         return {key: _plain(value) for key, value in inputs.items()}

@@ -57,11 +57,13 @@ def test_the_command_line_from_create_to_delete(
     inputs = tmp_path / "in.json"
     inputs.write_text(json.dumps([ROW]))
     assert json.loads(run("predict", *words, "-I", str(inputs)))["predictions"] == ["setosa"]
+    inputs.write_text(json.dumps([list(ROW.values())] * 2))
+    assert json.loads(run("predict", *words, "-I", str(inputs)))["predictions"] == ["setosa"] * 2
     run("update", *words, "-m", f"models:/{iris}/2", "-C", "wait=30")
     assert agent.serves() == (iris, "2")
     assert "does not explain" in run("explain", *words, "-I", str(inputs), fails=True)
-    run("delete", *words)
-    until(lambda: agent.serves() is None, "the device to stop serving")
+    run("delete", *words, "-C", "wait=30")
+    assert agent.serves() is None, "the command has waited for it"
     assert f"no deployment '{name}'" in run("get", *words, fails=True)
 
 
@@ -114,7 +116,11 @@ def test_python_client(client: Any, server: Server, agent: Agent, iris: str) -> 
     with pytest.raises(MlflowException, match="exists already"):
         client.create_deployment(name, f"models:/{iris}/1", config={"target": name})
     client.update_deployment(name, config={"trial_seconds": 1, "wait": 30})
-    assert client.get_deployment(name)["rollout"]["number"] == 2
+    client.update_deployment(name, config={"max_error_rate": 0.5, "wait": 30})
+    rollout = client.get_deployment(name)["rollout"]
+    assert rollout["number"] == 3
+    assert (rollout["trial"]["duration_s"], rollout["trial"]["max_error_rate"]) == (1.0, 0.5)
+    assert rollout["runtime"]["threads"] == 1, "what is not named stays"
     for refuse in (client.explain, client.predict_stream):
         with pytest.raises(MlflowException) as caught:
             refuse(deployment_name=name)
@@ -124,6 +130,20 @@ def test_python_client(client: Any, server: Server, agent: Agent, iris: str) -> 
         client.get_deployment(name)
     assert caught.value.error_code == "RESOURCE_DOES_NOT_EXIST"
     assert agent.serves() == (iris, "1"), "it keeps what it has"
+
+
+def test_a_deletion_says_which_devices_have_not_let_go(
+    client: Any, server: Server, agent: Agent, iris: str
+) -> None:
+    name = agent.target
+    client.create_deployment(name, f"models:/{iris}/1", config={"target": name, "wait": 30})
+    agent.stop()
+    with pytest.raises(MlflowException, match=f"1 of 1 devices have not let go of it after 1 s .{name}"):
+        client.delete_deployment(name, config={"wait": 1})
+    with pytest.raises(MlflowException, match="no deployment"):
+        client.get_deployment(name)
+    agent.start()
+    until(lambda: agent.serves() is None, "the device to hear of it")
 
 
 def test_endpoints_are_fleets(
