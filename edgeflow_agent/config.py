@@ -91,6 +91,14 @@ SETTINGS: tuple[Setting, ...] = (
     _setting(
         "server.resend_s", float, 10.0, "When a report that nobody confirmed is sent again.", minimum=0.1
     ),
+    _setting(
+        "server.credential_days",
+        float,
+        30.0,
+        "Days after which this device exchanges its credential for a new one; 0: never, for a broker that keeps "
+        "the device's password itself.",
+        minimum=0,
+    ),
     _setting("serve.host", str, "127.0.0.1", "Address that answers inference requests."),
     _setting("serve.port", int, 8080, "Port that answers inference requests; 0: any free one.", minimum=0),
     _setting(
@@ -142,6 +150,7 @@ class AgentConfig:
     link_timeout_s: float = 10.0
     download_gap_s: float = 30.0
     resend_s: float = 10.0
+    credential_days: float = 30.0
     host: str = "127.0.0.1"
     port: int = 8080
     max_body_mb: float = 32.0

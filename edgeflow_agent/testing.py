@@ -1,7 +1,7 @@
 """A small server of the device API on a kernel port, for tests of agents without an Edgeflow server.
 
 It signs with real keys and speaks real HTTP; what it serves is set by its fields. Tests may break it on
-purpose through `tamper`, `blob_cut` and `fail`.
+purpose through `tamper`, `blob_cut`, `lost_rotations`, `rejects_rotated` and `fail`.
 """
 
 from __future__ import annotations
@@ -55,6 +55,8 @@ class FakeServer:
     fail: int = 0  # answer this status to everything
     blob_cut: int = 0  # break off every blob answer after so many bytes, while positive
     blob_cuts_left: int = 0
+    lost_rotations: int = 0  # so many answers with a new credential never arrive
+    rejects_rotated: bool = False  # hand out new credentials, and then do not know them
     tamper: Callable[[bytes], bytes] | None = None
 
     def __post_init__(self) -> None:
@@ -68,6 +70,8 @@ class FakeServer:
         self.requests: list[tuple[str, str, dict[str, str]]] = []
         self.enrolments: dict[str, str] = {}
         self.credential = tokens.format_credential(tokens.Credential("a" * 16, "b" * 64))
+        self.rotated = ""  # handed out, not used yet
+        self.rotations = 0
         self.lock = threading.Lock()
         self._etags = itertools.count(1)
         self._etag = ""
@@ -102,6 +106,20 @@ class FakeServer:
         """An enrolment token of this server."""
         fingerprint = signing.fingerprint(signing.raw_public_key(self.root.public_key()))
         return tokens.format_token(tokens.Token("c" * 16, "d" * 48, fingerprint))
+
+    def admits(self, credential: str) -> bool:
+        """Whether it lives. The first use of a new one ends the one before."""
+        with self.lock:
+            if credential and credential == self.rotated and not self.rejects_rotated:
+                self.credential, self.rotated = credential, ""
+            return credential == self.credential
+
+    def rotate(self) -> str:
+        """A new credential, which lives beside the old one until it is used."""
+        with self.lock:
+            self.rotations += 1
+            self.rotated = tokens.format_credential(tokens.Credential(f"{self.rotations:016x}", "b" * 64))
+            return self.rotated
 
     def trust(self) -> bytes:
         """The signed trust document."""
@@ -216,7 +234,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if outer.fail:
             self._json(outer.fail, {"error_code": "BROKEN", "message": "broken on purpose"})
             return False
-        if "/device/" in self.path and headers.get("authorization") != f"Bearer {outer.credential}":
+        scheme, _, credential = headers.get("authorization", "").partition(" ")
+        if "/device/" in self.path and not (scheme == "Bearer" and outer.admits(credential)):
             self._json(401, {"error_code": "UNAUTHENTICATED", "message": "unknown credential"})
             return False
         return True
@@ -290,8 +309,19 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             stored = tuple(Stored(boot=item.boot, seqs=(item.seq,)) for item in request.reports)
             response = documents.ReportsResponse(stored=stored if outer.stores else ())
             self._send(200, documents.encode(response))
+        elif self.path == "/api/v1/device/rotate":
+            self._rotate()
         else:
             self._json(404, {"error_code": "NOT_FOUND", "message": "no such route"})
+
+    def _rotate(self) -> None:
+        outer = self.server_of_tests
+        new = outer.rotate()
+        if outer.lost_rotations > 0:
+            outer.lost_rotations -= 1
+            self.close_connection = True
+            return
+        self._json(200, {"credential": new})
 
     def _enrol(self, request: documents.EnrolRequest) -> None:
         outer = self.server_of_tests

@@ -77,13 +77,13 @@ class DeviceApi:
 
     def __init__(self, server: Server, credential: str = "") -> None:
         self.server = server
-        self._credential = credential
+        self.credential = credential
 
     def headers(self) -> dict[str, str]:
         """What goes with every request of this device."""
         headers = {"User-Agent": _USER_AGENT, "Accept-Encoding": "identity"}
-        if self._credential:
-            headers["Authorization"] = f"Bearer {self._credential}"
+        if self.credential:
+            headers["Authorization"] = f"Bearer {self.credential}"
         return headers
 
     def enrol(self, request: documents.EnrolRequest) -> documents.EnrolResponse:
@@ -158,7 +158,8 @@ def refusal(status: int, body: bytes, path: str, location: str = "") -> errors.T
     if status == 401:
         text = message or "the credential was revoked or is unknown"
         return errors.TransferError(
-            f"the server refuses this device: {text}; enrol again with `edgeflow-agent enroll --force`",
+            f"the server refuses this device: {text}; enrol again with `edgeflow-agent enroll --force` and a "
+            "token from `edgeflow tokens create --target NAME`",
             reason="unauthorized",
             status=status,
         )

@@ -46,6 +46,7 @@ class MqttLink:
     ) -> None:
         host, port, secure = parse_url(url)
         self.url = url
+        self.credential = credential
         self.session = 0  # how often this link has connected
         self._target = target
         self._on_connect = on_connect

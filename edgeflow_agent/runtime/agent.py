@@ -22,11 +22,12 @@ from edgeflow_agent.runtime.forwarder import Forwarder
 from edgeflow_agent.runtime.inbox import Inbox
 from edgeflow_agent.runtime.poller import Poller
 from edgeflow_agent.runtime.reporting import Reporter
+from edgeflow_agent.runtime.rotation import Rotation
 from edgeflow_agent.runtime.rpc import Rpc
 from edgeflow_agent.runtime.serving import ServingThread
 from edgeflow_agent.store.blobs import BlobStore
 from edgeflow_agent.store.folder import StateFolder
-from edgeflow_agent.store.identity import Identity, IdentityFile
+from edgeflow_agent.store.identity import CurrentIdentity, IdentityFile
 from edgeflow_agent.store.journal import Entry, Journal, highest_generation
 from edgeflow_agent.store.releases import ReleaseStore
 from edgeflow_agent.store.spool import Spool
@@ -76,10 +77,10 @@ class Agent:
         self._forwarder.start()
         if self.config.mqtt not in ("", "off"):
             self._use_broker(self.config.mqtt)
-        elif self.config.mqtt != "off" and self._identity.mqtt:
-            self._use_broker(self._identity.mqtt)
+        elif self.config.mqtt != "off" and self._identity.now.mqtt:
+            self._use_broker(self._identity.now.mqtt)
         self._poller.start()
-        logger.info("agent %s answers at %s", self._identity.target, self._serving.url)
+        logger.info("agent %s answers at %s", self._identity.now.target, self._serving.url)
 
     def stop(self) -> None:
         """Answer what was asked, say goodbye, release the folder; may be called twice."""
@@ -98,9 +99,8 @@ class Agent:
 
     def _compose(self) -> None:
         config, root = self.config, self._folder.path
-        identity_file = IdentityFile(root)
-        self._identity = _enrolled(identity_file, config)
-        url = config.server_url or self._identity.server_url
+        self._identity = _enrolled(IdentityFile(root), config)
+        url = config.server_url or self._identity.now.server_url
         self._server = Server(url, ca_file=config.ca_file, timeout_s=config.link_timeout_s)
         self._spool = Spool(root / "spool.db", max_bytes=int(config.spool_max_mb * _MIB))
         blobs = BlobStore(root)
@@ -120,18 +120,25 @@ class Agent:
             generation=self._generation,
             mqtt_connected=lambda: self._link is not None and self._link.connected,
             on_session=self._apply_session,
+            rotation=Rotation(
+                self._identity,
+                self._api_with,
+                days=config.credential_days,
+                on_change=self._credential_changed,
+            ),
         )
         self._deployer.on_expired = self._poller.forget_etag
-        self._inbox = Inbox(
-            self._identity, identity_file, reporter, self._deployer.offer, self._poller.want_trust
-        )
+        self._inbox = Inbox(self._identity, reporter, self._deployer.offer, self._poller.want_trust)
         self._serving = ServingThread(
             config, self.slot, extra_metrics=self._spool_metrics, previous_digest=self._previous_digest
         )
         self._rpc = Rpc(self._serving, self._spool, root, self._facts)
 
     def _api(self) -> DeviceApi:
-        return DeviceApi(self._server, self._identity.credential)
+        return self._api_with(self._identity.now.credential)
+
+    def _api_with(self, credential: str) -> DeviceApi:
+        return DeviceApi(self._server, credential)
 
     # What the parts ask about each other.
 
@@ -181,7 +188,7 @@ class Agent:
     def _facts(self) -> dict[str, Any]:
         presence = self._presence(PresenceKind.HEARTBEAT)
         return {
-            "target": self._identity.target,
+            "target": self._identity.now.target,
             "server": self._server.url,
             "mqtt": self._link.url if self._link is not None else "",
             "mqtt_connected": self._link is not None and self._link.connected,
@@ -196,9 +203,15 @@ class Agent:
         if not self.config.mqtt:
             self._use_broker(session.mqtt)
 
-    def _use_broker(self, url: str) -> None:
+    def _credential_changed(self) -> None:
         if self._link is not None:
-            if self._link.url == url:
+            self._use_broker(self._link.url)
+        self._forwarder.credential_changed()
+
+    def _use_broker(self, url: str) -> None:
+        identity = self._identity.now
+        if self._link is not None:
+            if (self._link.url, self._link.credential) == (url, identity.credential):
                 return
             self._forwarder.link = None
             self._link.stop()
@@ -208,8 +221,8 @@ class Agent:
         try:
             link = MqttLink(
                 url,
-                target=self._identity.target,
-                credential=self._identity.credential,
+                target=identity.target,
+                credential=identity.credential,
                 on_connect=self._forwarder.connected,
                 on_disconnect=self._on_disconnect,
                 on_message=self._on_message,
@@ -243,7 +256,7 @@ class Agent:
             link.publish(topics.Kind.RPC_RESPONSE, payload)
 
 
-def _enrolled(file: IdentityFile, config: AgentConfig) -> Identity:
+def _enrolled(file: IdentityFile, config: AgentConfig) -> CurrentIdentity:
     identity = file.read()
     if identity is None:
         raise errors.ConfigError(
@@ -254,6 +267,7 @@ def _enrolled(file: IdentityFile, config: AgentConfig) -> Identity:
     if config.target and config.target != identity.target:
         raise errors.ConfigError(
             f"agent.target is {config.target!r}, but this device was enrolled as {identity.target!r}; "
-            "remove the setting, or enrol again with --force"
+            "remove the setting, or enrol again with --force and a token from `edgeflow tokens create "
+            f"--target {config.target}`"
         )
-    return identity
+    return CurrentIdentity(file, identity)

@@ -6,6 +6,7 @@ import logging
 import platform
 import secrets
 import time
+from datetime import UTC, datetime
 
 from edgeflow_agent import errors, version
 from edgeflow_agent.config import AgentConfig
@@ -61,7 +62,8 @@ def _refuse_twice(file: IdentityFile, folder: StateFolder) -> None:
     if present is not None:
         raise errors.StateError(
             f"the state folder {folder.path} is already enrolled as {present.target!r} at "
-            f"{present.server_url}; use --force to enrol anew, or --state-dir for a second device",
+            f"{present.server_url}; to enrol it anew use --force with a token from `edgeflow tokens create "
+            f"--target {present.target}`, or --state-dir for a second device",
             reason="enrolled",
         )
 
@@ -74,7 +76,7 @@ def _ask(api: DeviceApi, request: documents.EnrolRequest) -> documents.EnrolResp
             if error.status == 401:
                 raise errors.TransferError(
                     "the server refuses the token: it is unknown, used up or expired; make a new one with "
-                    "`edgeflow tokens create`",
+                    f"`edgeflow tokens create --target {request.target}`",
                     reason="token",
                     status=401,
                 ) from error
@@ -109,4 +111,5 @@ def _identity(answer: documents.EnrolResponse, target: str, token: tokens.Token,
         trust=answer.trust,
         trust_version=trust.version,
         mqtt=answer.mqtt,
+        credential_at=datetime.now(UTC),
     )

@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 _MIB = 1 << 20
 _PROGRESS_EVERY_S = 2.0
 _DOWNLOAD_DEADLINE_S = 24 * 3600.0
+_MAX_REFUSED = 5
 
 
 class Executor:
@@ -134,7 +135,7 @@ class Executor:
     def _fetch_one(self, item: FileRef, interruption: Interruption, on_bytes: Callable[[int], None]) -> None:
         partial = self._blobs.partial(item.sha256)
         deadline = time.monotonic() + _DOWNLOAD_DEADLINE_S
-        wrong = failures = 0
+        wrong = failures = refused = 0
         while True:
             before = download.partial_size(partial)
             try:
@@ -154,7 +155,10 @@ class Executor:
                     raise
                 logger.warning("%s arrived damaged; it is fetched once more", item.path)
             except errors.TransferError as error:
-                if not error.retry or time.monotonic() > deadline:
+                refused += error.status == 401
+                # The credential may be changing just now.
+                again = error.retry or (error.status == 401 and refused < _MAX_REFUSED)
+                if not again or time.monotonic() > deadline:
                     raise
                 failures = 1 if download.partial_size(partial) > before else failures + 1
                 # Backing off is no secret of cryptography.

@@ -70,7 +70,8 @@ class Forwarder:
         self._sent: dict[int, _Sent] = {}
         self._confirmed: collections.deque[Stored] = collections.deque(maxlen=1000)
         self._birth = True
-        self._session = 0  # the MQTT session in which this device was last introduced
+        # The MQTT session in which this device was last introduced.
+        self._session: tuple[MqttLink | None, int] = (None, 0)
         self._heartbeat_at = float("-inf")
         self._http_at = float("-inf")  # not before
         self._http_failures = 0
@@ -93,6 +94,11 @@ class Forwarder:
     def announce(self) -> None:
         """Tell what this device is now, at the next turn."""
         self._heartbeat_at = float("-inf")
+        self._turns.wake()
+
+    def credential_changed(self) -> None:
+        """What the server refused, it may accept now."""
+        self._http_at = float("-inf")
         self._turns.wake()
 
     def connected(self) -> None:
@@ -174,7 +180,7 @@ class Forwarder:
             sent.times += 1
 
     def _over_mqtt(self, link: MqttLink) -> None:
-        session = link.session
+        session = (link, link.session)
         introduced = not self._birth and session == self._session
         if not introduced or self._heartbeat_due():
             kind = PresenceKind.HEARTBEAT if introduced else PresenceKind.BIRTH
@@ -201,9 +207,12 @@ class Forwarder:
             request = ReportsRequest(
                 presence=self._presence(kind) if presence_due else None, reports=tuple(reports)
             )
+            api = self._api()
             try:
-                response = self._api().reports(request)
+                response = api.reports(request)
             except errors.EdgeflowError as error:
+                if api.credential != self._api().credential:
+                    continue  # exchanged meanwhile: this answer says nothing
                 self._isolate(error, reports)
                 if unheard:
                     self._mark(reports)  # the next turn is MQTT's again

@@ -7,12 +7,10 @@ import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-import msgspec
-
 from edgeflow_agent import errors
 from edgeflow_agent.runtime.deployer import Offer
 from edgeflow_agent.runtime.reporting import Reporter, envelope_digest
-from edgeflow_agent.store.identity import Identity, IdentityFile
+from edgeflow_agent.store.identity import CurrentIdentity
 from edgeflow_agent.wire import documents, signing
 
 logger = logging.getLogger(__name__)
@@ -23,15 +21,13 @@ class Inbox:
 
     def __init__(
         self,
-        identity: Identity,
-        file: IdentityFile,
+        identity: CurrentIdentity,
         reporter: Reporter,
         deliver: Callable[[Offer], None],
         want_trust: Callable[[], None],
     ) -> None:
         self._identity = identity
-        self._keys = identity.keys()
-        self._file = file
+        self._keys = identity.now.keys()
         self._reporter = reporter
         self._deliver = deliver
         self._want_trust = want_trust
@@ -40,9 +36,9 @@ class Inbox:
         self._expires_at: datetime | None = None
 
     @property
-    def identity(self) -> Identity:
-        """The identity as it is now."""
-        return self._identity
+    def trust_version(self) -> int:
+        """The trust document that is in force."""
+        return self._identity.now.trust_version
 
     @property
     def stale(self) -> bool:
@@ -69,9 +65,8 @@ class Inbox:
         return True
 
     def _verify(self, envelope: bytes, keys: dict[str, bytes]) -> Offer:
-        desired, key = signing.verify_desired(
-            envelope, keys, fleet=self._identity.fleet, target=self._identity.target
-        )
+        identity = self._identity.now
+        desired, key = signing.verify_desired(envelope, keys, fleet=identity.fleet, target=identity.target)
         return Offer(desired, key, envelope_digest(envelope))
 
     def _accept(self, offer: Offer) -> None:
@@ -86,29 +81,25 @@ class Inbox:
     def update_trust(self, envelope: bytes) -> None:
         """Take over a newer trust document that the pinned root key signed, then judge what waited."""
         try:
-            trust = signing.verify_trust(envelope, self._identity.root())
+            trust = signing.verify_trust(envelope, self._identity.now.root())
             self._check_trust(trust)
         except errors.ContractError as error:
             logger.error("refused a trust document: %s", error)
             self._reporter.refused(envelope_digest(envelope), reason="trust", message=str(error))
         else:
-            if trust.version > self._identity.trust_version:
-                identity = msgspec.structs.replace(
-                    self._identity, trust=envelope.decode(), trust_version=trust.version
-                )
-                self._file.write(identity)
+            if trust.version > self.trust_version:
+                self._identity.change(trust=envelope.decode(), trust_version=trust.version)
                 with self._lock:
-                    self._identity = identity
                     self._keys = signing.trusted_keys(trust)
                 logger.info("trust document version %d is in force", trust.version)
         self._judge_waiting()
 
     def _check_trust(self, trust: documents.Trust) -> None:
-        if trust.fleet != self._identity.fleet:
+        if trust.fleet != self._identity.now.fleet:
             raise errors.ContractError("the trust document belongs to another server", reason="wrong_fleet")
-        if trust.version < self._identity.trust_version:
+        if trust.version < self.trust_version:
             raise errors.ContractError(
-                f"trust document version {trust.version} is older than {self._identity.trust_version}, "
+                f"trust document version {trust.version} is older than {self.trust_version}, "
                 "which this device has seen",
                 reason="trust",
             )

@@ -1,6 +1,7 @@
 """The thread that asks the server over HTTP: session, trust, and the desired document.
 
-It goes on at a slow rate while MQTT is up, so that a lost message heals by itself.
+It goes on at a slow rate while MQTT is up, so that a lost message heals by itself. What the server thinks of
+this device's credential shows here first, so it is exchanged here.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from edgeflow_agent import errors
 from edgeflow_agent.core import backoff
 from edgeflow_agent.link.http import DeviceApi
 from edgeflow_agent.runtime.inbox import Inbox
+from edgeflow_agent.runtime.rotation import Rotation
 from edgeflow_agent.runtime.turns import Turns
 from edgeflow_agent.wire.documents import Session
 
@@ -36,12 +38,14 @@ class Poller:
         generation: Callable[[], int],
         mqtt_connected: Callable[[], bool],
         on_session: Callable[[Session], None],
+        rotation: Rotation,
     ) -> None:
         self._api = api
         self._inbox = inbox
         self._generation = generation
         self._mqtt_connected = mqtt_connected
         self._on_session = on_session
+        self._rotation = rotation
         self._session: Session | None = None
         self._polls = 0
         self._etag = ""
@@ -79,6 +83,8 @@ class Poller:
             self._turns.stopping.wait(0.2)
         try:
             session = self._talk()
+            if self._rotation.accepted():
+                self._turns.wake()  # the first use of the new one ends the old one
         except errors.TransferError as error:
             return self._failed(error)
         except errors.EdgeflowError as error:
@@ -101,7 +107,7 @@ class Poller:
             self._on_session(self._session)
         self._polls += 1
         inbox = self._inbox()
-        wanted = self._want_trust or self._session.trust_version > inbox.identity.trust_version
+        wanted = self._want_trust or self._session.trust_version > inbox.trust_version
         # A flood of documents that nobody signed must not become a flood of requests.
         if wanted and time.monotonic() - self._trust_at >= _TRUST_EVERY_S:
             self._want_trust, self._trust_at = False, time.monotonic()
@@ -121,6 +127,6 @@ class Poller:
             logger.warning("%s", text)
             self._last_error = text
         if error.status == 401:
-            return _REVOKED_RETRY_S
+            return 0.0 if self._rotation.refused() else _REVOKED_RETRY_S
         base = min(self._session.poll_s if self._session else 1.0, 5.0)
         return backoff.delay(self._failures, random.random(), base=base, ceiling=_MAX_BACKOFF_S)  # noqa: S311

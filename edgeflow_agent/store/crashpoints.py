@@ -44,6 +44,8 @@ POINTS: tuple[str, ...] = (
     "remove.after_current",
     "settle.before",
     "settle.after",
+    "rotate.answered",
+    "rotate.written",
 )
 
 _wanted, _, _passage = os.environ.get(VARIABLE, "").partition("@")

@@ -56,8 +56,8 @@ def point(link: Path, destination: str) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove the temporary files that a killed process left in `folder`; nobody may be writing there. One that
-    cannot be removed does no harm."""
+    """Remove the temporary files that a killed process left in `folder`; nobody may be writing there.
+    One that cannot be removed does no harm."""
     for path in folder.glob(".*.new"):
         with contextlib.suppress(OSError):
             path.unlink()

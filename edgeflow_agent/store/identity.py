@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import base64
 import binascii
+import threading
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -18,7 +21,9 @@ _PENDING = "enrolment.json"
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
     """The device's name, its credential, and the root key that it pinned. `trust` is the newest trust
-    document as the server sent it, signature included."""
+    document as the server sent it, signature included. `previous_credential` is the one before the last
+    rotation, to go back to when the server refuses the new one; `credential_at` is when the one in use came,
+    by the device's clock (None: not known)."""
 
     target: str
     fleet: str
@@ -28,6 +33,8 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     trust: str
     trust_version: int = 0
     mqtt: str = ""
+    previous_credential: str = ""
+    credential_at: datetime | None = None
 
     def root(self) -> bytes:
         """The raw root public key."""
@@ -69,13 +76,14 @@ class IdentityFile:
             identity.keys()
         except (msgspec.MsgspecError, errors.ContractError) as error:
             raise errors.StateError(
-                f"{self._path} is damaged ({error}); enrol again with `edgeflow-agent enroll --force`"
+                f"{self._path} is damaged ({error}); enrol again with `edgeflow-agent enroll --force` and a "
+                "token from `edgeflow tokens create --target NAME`"
             ) from error
         return identity
 
     def write(self, identity: Identity) -> None:
         """Keep it for good, before it is used."""
-        durable.replace(self._path, msgspec.json.encode(identity), label="")
+        durable.replace(self._path, msgspec.json.encode(identity))
 
     def begin_enrolment(self, request: documents.EnrolRequest) -> documents.EnrolRequest:
         """The request to send: the one that a lost answer left behind for the same token and target, so
@@ -97,3 +105,24 @@ class IdentityFile:
         """Keep the answer, then forget the question: it holds the token."""
         self.write(identity)
         durable.remove(self._pending)
+
+
+class CurrentIdentity:
+    """The identity of a running agent, for all its threads. A change is on disk before anybody sees it."""
+
+    def __init__(self, file: IdentityFile, identity: Identity) -> None:
+        self._file = file
+        self._now = identity
+        self._lock = threading.Lock()
+
+    @property
+    def now(self) -> Identity:
+        """As it is now."""
+        return self._now
+
+    def change(self, **changes: Any) -> None:
+        """Take over these fields; raise OSError, with nothing changed, when they cannot be kept."""
+        with self._lock:
+            identity = msgspec.structs.replace(self._now, **changes)
+            self._file.write(identity)
+            self._now = identity

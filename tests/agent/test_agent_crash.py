@@ -52,7 +52,8 @@ def scenario(server: FakeServer, point: str) -> tuple[DesiredDeployment, float |
     return server.install(3, {"model.onnx": linear(3)}), 12.0, "deployed"
 
 
-@pytest.mark.parametrize("point", crashpoints.POINTS)
+# Those of a rotation have their own test, in test_agent_rotation.py.
+@pytest.mark.parametrize("point", [item for item in crashpoints.POINTS if not item.startswith("rotate.")])
 def test_power_cut(deployed: tuple[FakeServer, Path], tmp_path: Path, agents: Start, point: str) -> None:
     server, template = deployed
     state_dir = tmp_path / "state"

@@ -36,7 +36,7 @@ class Hub:
         handlers = Handlers(
             on_message=self._message,
             authenticate=lambda target, password: (
-                (target, password) == (self.server.target, self.server.credential)
+                target == self.server.target and self.server.admits(password)
             ),
         )
         self.broker = EmbeddedBroker(EmbeddedSettings(port=self.port), handlers)
@@ -141,3 +141,20 @@ def test_reports_that_nobody_confirms_over_mqtt_go_over_http(
     server.wait_report("deployed", execution="e1")
     wait_for(lambda: agent._spool.pending_count == 0, what="an empty spool")
     assert any(path.endswith("/reports") for _, path, _ in server.requests)
+
+
+def test_a_new_credential_is_used_for_mqtt_as_well(server: FakeServer, hub: Hub, agent: Agent) -> None:
+    old = server.credential
+    births = sum(item.kind == "birth" for item in hub.presence)
+    agent._identity.change(credential_at=None)
+    wait_for(lambda: server.credential != old, what="the first use of a new credential")
+
+    def connected_anew() -> bool:
+        link = agent._link
+        return link is not None and link.connected and link.credential == server.credential
+
+    wait_for(connected_anew, what="a connection with the new credential")
+    # Every connection begins with a birth: whoever missed what came in between sends it again.
+    wait_for(lambda: sum(item.kind == "birth" for item in hub.presence) > births, what="a birth")
+    hub.publish(Kind.DEPLOY, server.sign(1, [server.install(1, {"model.onnx": linear(1)})]))
+    server.wait_report("deployed", execution="e1")
