@@ -120,11 +120,15 @@ def test_enrol_run_status(server: FakeServer, tmp_path: Path, agents: Start) -> 
     state_dir = tmp_path / "s"
     args = ("enroll", "--server", server.url, "--target", "robot-07", "--state-dir", str(state_dir))
     foreign = tokens.format_token(tokens.Token("c" * 16, "d" * 48, "0" * 32))
-    assert "the server refuses the token" in refused(agent(*args, "--token", foreign))
+    told = refused(agent(*args, "--token", foreign))
+    assert "the server refuses the token" in told
+    assert "edgeflow tokens create --target robot-07" in told
     result = agent(*args, "--token", "-", input=server.token() + "\n")
     assert result.returncode == 0, result.stderr
     assert "eft1_" not in result.stdout + result.stderr
-    assert "already enrolled" in refused(agent(*args, "--token", server.token()))
+    told = refused(agent(*args, "--token", server.token()))
+    assert "already enrolled" in told
+    assert "edgeflow tokens create --target robot-07" in told
     assert agent(*args, "--token", server.token(), "--force").returncode == 0
 
     running = agents(state_dir)
