@@ -98,7 +98,9 @@ class RegistryHook:
     def renamed(self, old: str, new: str) -> None:
         """Keep finding the bundles of a renamed model."""
         with (
-            _after_the_fact(f"{old!r} is {new!r} now, but its deployments do not know; rename it once more"),
+            _after_the_fact(
+                f"{old!r} is {new!r} now, which its deployments do not know: rename it back and again"
+            ),
             self._state.database.write() as session,
         ):
             # Of a model that had the name before.

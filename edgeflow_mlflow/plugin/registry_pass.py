@@ -72,10 +72,13 @@ class RegistryPass:
         self._next_search = now + _SEARCH_EVERY
 
     def _note(self, name: str, version: str) -> None:
-        with self._state.database.read() as session:
-            known = session.get(models.Verdict, (name, version))
-        if known is None:
-            registry_hook.note(self._state, name, version)
+        try:
+            with self._state.database.read() as session:
+                known = session.get(models.Verdict, (name, version))
+            if known is None:
+                registry_hook.note(self._state, name, version)
+        except Exception:
+            logger.exception("version %s of %r cannot be noted", version, name)
 
     def _check_new_versions(self) -> None:
         again = self._state.now() - _READ_AGAIN
