@@ -95,8 +95,8 @@ SETTINGS: tuple[Setting, ...] = (
         "server.credential_days",
         float,
         30.0,
-        "Days after which this device exchanges its credential for a new one; 0: never, for a broker that keeps "
-        "the device's password itself.",
+        "Days after which this device exchanges its credential for a new one; 0: never. A server with an external "
+        "broker asks for none.",
         minimum=0,
     ),
     _setting("serve.host", str, "127.0.0.1", "Address that answers inference requests."),

@@ -72,6 +72,7 @@ class FakeServer:
         self.credential = tokens.format_credential(tokens.Credential("a" * 16, "b" * 64))
         self.rotated = ""  # handed out, not used yet
         self.rotations = 0
+        self.wants_rotation = True
         self.lock = threading.Lock()
         self._etags = itertools.count(1)
         self._etag = ""
@@ -247,6 +248,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         outer = self.server_of_tests
         if self.path == "/api/v1/device/session":
             session = documents.Session(
+                rotate=outer.wants_rotation,
                 target=outer.target,
                 fleet=outer.fleet,
                 mqtt=outer.mqtt,

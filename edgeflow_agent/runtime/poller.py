@@ -83,7 +83,7 @@ class Poller:
             self._turns.stopping.wait(0.2)
         try:
             session = self._talk()
-            if self._rotation.accepted():
+            if session.rotate and self._rotation.accepted():
                 self._turns.wake()  # the first use of the new one ends the old one
         except errors.TransferError as error:
             return self._failed(error)

@@ -274,7 +274,11 @@ class EnrolResponse(_Record, frozen=True):
 
 
 class Session(_Record, frozen=True):
-    """Where and how often a device should talk, as the server sees it now (seconds; `mqtt` may be empty)."""
+    """Where and how often a device should talk, as the server sees it now (seconds; `mqtt` may be empty).
+
+    `rotate` is false where a device must not exchange its credential by itself: at a broker that keeps
+    the devices' passwords and does not hear of new ones.
+    """
 
     target: Name
     fleet: Name
@@ -283,6 +287,7 @@ class Session(_Record, frozen=True):
     heartbeat_s: float = 15.0
     poll_s: float = 5.0
     slow_poll_s: float = 60.0
+    rotate: bool = True
 
 
 class ReportsRequest(_Record, frozen=True):

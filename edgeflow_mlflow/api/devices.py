@@ -63,6 +63,8 @@ def session(call: Call) -> documents.Session:
         heartbeat_s=config["devices.heartbeat_s"],
         poll_s=config["devices.poll_s"],
         slow_poll_s=config["devices.slow_poll_s"],
+        # An external broker keeps the devices' passwords, and nobody tells it of new ones.
+        rotate=config["mqtt.broker"] in ("embedded", "off"),
     )
 
 

@@ -102,6 +102,15 @@ def test_never_means_never(server: FakeServer, serving: Agent, run: Run) -> None
     assert server.rotations == 1
 
 
+def test_the_server_can_ask_for_none(server: FakeServer, serving: Agent, run: Run) -> None:
+    serving.stop()
+    server.wants_rotation = False
+    agent = run()
+    grow_old(agent)
+    assert talks(server, server.credential)
+    assert server.rotations == 0
+
+
 def test_an_identity_of_unknown_age_is_exchanged(server: FakeServer, serving: Agent, run: Run) -> None:
     serving.stop()
     path = serving.config.state_dir / "identity.json"

@@ -133,6 +133,7 @@ EXAMPLES: dict[str, documents._Record] = {
         heartbeat_s=1.5,
         poll_s=2.5,
         slow_poll_s=3.5,
+        rotate=False,
     ),
     "reports_request": documents.ReportsRequest(presence=_PRESENCE, reports=(_REPORT,)),
     "reports_response": documents.ReportsResponse(stored=(_STORED,)),
