@@ -10,7 +10,7 @@ from sqlalchemy import select
 
 from edgeflow_agent.wire import documents
 from edgeflow_mlflow import errors
-from edgeflow_mlflow.api import records
+from edgeflow_mlflow.api import origin, records
 from edgeflow_mlflow.api.publishing import restore
 from edgeflow_mlflow.api.routing import Call, Policy, Raw, Route
 from edgeflow_mlflow.catalog import Catalog
@@ -32,8 +32,17 @@ def enroll(call: Call) -> documents.EnrolResponse:
         fleet=keyring.fleet,
         root_key=base64.b64encode(keyring.root_key).decode(),
         trust=keyring.trust.decode(),
-        mqtt=mqtt_url(call.state),
+        mqtt=_reachable(call, mqtt_url(call.state)),
     )
+
+
+def _reachable(call: Call, url: str) -> str:
+    """The address, unless it means the device itself: one that came from elsewhere polls instead of
+    offering its credential to whatever listens there."""
+    from_here = origin.is_loopback(origin.host_name(call.headers.get("Host", "")))
+    if url and not from_here and origin.is_loopback(urlsplit(url).hostname or ""):
+        return ""
+    return url
 
 
 def mqtt_url(state: State) -> str:
@@ -58,7 +67,7 @@ def session(call: Call) -> documents.Session:
     return documents.Session(
         target=call.actor.target,
         fleet=call.state.keyring.fleet,
-        mqtt=mqtt_url(call.state),
+        mqtt=_reachable(call, mqtt_url(call.state)),
         trust_version=call.state.keyring.trust_version,
         heartbeat_s=config["devices.heartbeat_s"],
         poll_s=config["devices.poll_s"],

@@ -16,7 +16,7 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 def check_host(host: str, allowed: Collection[str]) -> None:
     """Refuse a name that nobody configured: DNS rebinding needs a name of the attacker's. An address is
     what devices use, so any is taken."""
-    name = _split(f"//{host}").hostname or ""
+    name = host_name(host)
     if name == "localhost" or name in allowed or host in allowed:
         return
     try:
@@ -26,6 +26,21 @@ def check_host(host: str, allowed: Collection[str]) -> None:
             f"requests for the host name {(name or host)[:120]!r} are refused; allow it with [server] "
             "allowed_hosts"
         ) from error
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def host_name(host: str) -> str:
+    """The name or address in a Host header, without the port."""
+    return _split(f"//{host}").hostname or ""
 
 
 def check_change(method: str, headers: Headers, *, host: str, has_body: bool) -> None:

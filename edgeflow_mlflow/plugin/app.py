@@ -16,6 +16,7 @@ import click
 from flask import Flask
 
 from edgeflow_mlflow import config, errors
+from edgeflow_mlflow.api.origin import is_loopback
 from edgeflow_mlflow.config import Config
 from edgeflow_mlflow.services import keyring
 
@@ -173,16 +174,6 @@ def _is_every_address(host: str) -> bool:
         return ipaddress.ip_address(host).is_unspecified
     except ValueError:
         return not host
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _provide_flask_secret(data: Path) -> None:

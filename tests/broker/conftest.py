@@ -182,6 +182,8 @@ class Mosquitto:
             "use_username_as_clientid false",
             "message_size_limit 262656",
             "max_queued_messages 1000",
+            # With more it changes the order of what waited behind a full window.
+            "max_inflight_messages 1",
             "persistence false",
             f"user {'root' if os.geteuid() == 0 else ''}",
         ]

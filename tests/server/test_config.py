@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from edgeflow_mlflow import config, errors
-from edgeflow_mlflow.plugin.app import check_exposure, is_loopback
+from edgeflow_mlflow.api.origin import is_loopback
+from edgeflow_mlflow.plugin.app import check_exposure
 from edgeflow_mlflow.plugin.compat import listening_host, plain_uri
 from edgeflow_mlflow.services import opening
 

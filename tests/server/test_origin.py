@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
@@ -9,6 +11,7 @@ from flask.testing import FlaskClient
 from edgeflow_mlflow import errors
 from edgeflow_mlflow.api import blueprint, origin
 from edgeflow_mlflow.catalog import Catalog
+from edgeflow_mlflow.services import enrol, lease
 from edgeflow_mlflow.services.state import State
 
 
@@ -42,3 +45,26 @@ def test_a_change_from_another_origin_is_refused(client: FlaskClient, value: str
     assert answer.status_code == 403, answer.data
     same = client.post("/api/v1/tokens", json={}, headers={"Origin": "http://localhost"})
     assert same.status_code in (200, 201), same.data
+
+
+@pytest.mark.parametrize(
+    ("host", "broker", "told"),
+    [
+        ("127.0.0.1:5000", "mqtt://127.0.0.1:1883", "mqtt://127.0.0.1:1883"),
+        ("192.0.2.7:5000", "mqtt://127.0.0.1:1883", ""),
+        ("192.0.2.7:5000", "mqtts://192.0.2.7:8883", "mqtts://192.0.2.7:8883"),
+    ],
+)
+def test_a_device_elsewhere_is_not_sent_to_itself(
+    client: FlaskClient, state: State, host: str, broker: str, told: str
+) -> None:
+    fence = lease.take(state, "hub", alone_on=None)
+    assert fence is not None
+    lease.renew(state, fence, {"mqtt": broker})
+    token = enrol.create_token(
+        state, uses=1, ttl=timedelta(hours=1), labels={}, target=None, note="", actor="me"
+    ).text
+    asked = {"token": token, "target": "robot-07", "idempotency_key": "key-00000001"}
+    answer = client.post("/api/v1/enroll", json=asked, headers={"Host": host})
+    assert answer.status_code == 200, answer.data
+    assert (answer.json or {}).get("mqtt", "") == told
