@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from edgeflow_agent.inference import engine
+from edgeflow_agent.steps import Pipeline
 from edgeflow_agent.wire.documents import Interface, ModelRef, Runtime
 
 _WARM_UPS = 3
@@ -61,6 +63,7 @@ class Serving:
     runtime: Runtime = dataclasses.field(default_factory=Runtime)
     loaded_at: datetime = dataclasses.field(default_factory=lambda: datetime.now(UTC))
     stats: Stats = dataclasses.field(default_factory=lambda: Stats(_UNKNOWN_RUN_S))
+    steps: Pipeline | None = None
 
 
 def load(
@@ -70,15 +73,23 @@ def load(
     declared: Interface,
     threads: int,
     runtime: Runtime = _DEVICES_OWN,
+    providers: Sequence[str] = (),
+    compiled: Path | None = None,
     digest: str = "",
     deployment: str = "",
     execution: str = "",
     generation: int = 0,
     release: str = "",
 ) -> Serving:
-    """Load and warm up a model that is not yet to serve; `threads` is what `runtime` leaves to the device.
-    Raise ModelError."""
-    loaded = engine.Engine(path, threads=runtime.threads or threads, providers=runtime.providers)
+    """Load and warm up a model that is not yet to serve. `threads` and `providers` are what `runtime` leaves
+    to the device, `compiled` is a folder for its optimised form. Raise ModelError."""
+    loaded = engine.Engine(
+        path,
+        threads=runtime.threads or threads,
+        providers=runtime.providers or providers,
+        compiled=compiled,
+        digest=digest,
+    )
     engine.check_interface(loaded, declared.inputs)
     interface = Interface(
         inputs=loaded.inputs, outputs=loaded.outputs, columns=declared.columns, labels=declared.labels
