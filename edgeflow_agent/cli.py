@@ -50,6 +50,16 @@ def _stop_signal() -> threading.Event:
     return stop
 
 
+def _providers(_context: click.Context, _option: click.Parameter, text: str | None) -> tuple[str, ...] | None:
+    """The words of --providers; a wrong one is a usage error."""
+    from edgeflow_agent.inference import providers
+
+    try:
+        return None if text is None else tuple(providers.full_name(word) for word in text.split(","))
+    except errors.ConfigError as error:
+        raise click.BadParameter(str(error)) from error
+
+
 _CONFIG = click.option(
     "--config", "file", type=click.Path(path_type=Path, dir_okay=False), help="Configuration file (TOML)."
 )
@@ -68,28 +78,46 @@ def main() -> None:
 
 
 @main.command()
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model")
 @_CONFIG
 @_HOST
 @_PORT
+@click.option("--unix-socket", type=click.Path(), help="Answer on this socket instead of host and port.")
 @click.option("--threads", type=click.IntRange(1), help="Threads inside one run.")
+@click.option("--max-concurrent", type=click.IntRange(1), help="Runs at the same time (default: cores).")
+@click.option("--providers", callback=_providers, help="Execution providers in order, as cuda,cpu.")
+@click.option("--compile/--no-compile", default=None, help="Keep the optimised model for the next start.")
+@click.option("--tracking-uri", envvar="MLFLOW_TRACKING_URI", help="MLflow's address, for models:/name/3.")
+@_STATE_DIR
 @_LOG_LEVEL
 @_fails_in_one_line
-def serve(model: Path, file: Path | None, **overrides: Any) -> None:
-    """Serve one ONNX file, without a server."""
+def serve(model: str, file: Path | None, **overrides: Any) -> None:
+    """Serve MODEL without an Edgeflow server: an ONNX file, a folder with one, models:/name/3 or
+    models:/name@alias."""
     overrides["log_level"] = overrides["log_level"] or "warning"
     config = _configured(file, **overrides)
     from edgeflow_agent.runtime.standalone import Standalone
+    from edgeflow_agent.runtime.systemd import Systemd
 
-    service = Standalone(config, model)
     stop = _stop_signal()
+    service = Standalone(config, model)
     service.start()
-    click.echo(f"serving {model} at {service.url}")
-    body = service.example().replace("'", "'\\''")
-    click.echo(f"curl {service.url}/infer -H 'Content-Type: application/json' -d '{body}'")
+    system = Systemd(service.alive)
+    system.ready(f"serving {model} at {service.url}")
+    click.echo(f"serving {service.model.name} at {service.url} on {service.providers}")
+    click.echo(_try_it(service.url, service.example))
     sys.stdout.flush()
     stop.wait()
+    system.stopping()
     service.stop()
+
+
+def _try_it(url: str, body: str) -> str:
+    """A line for a shell that asks the model something."""
+    quoted = body.replace("'", "'\\''")
+    if url.startswith("unix:"):
+        url = f"--unix-socket {url.removeprefix('unix:')} http://localhost"
+    return f"curl {url}/infer -H 'Content-Type: application/json' -d '{quoted}'"
 
 
 @main.command()
@@ -128,13 +156,17 @@ def run(file: Path | None, **overrides: Any) -> None:
     """Run the agent of an enrolled device."""
     config = _configured(file, **overrides)
     from edgeflow_agent.runtime.agent import Agent
+    from edgeflow_agent.runtime.systemd import Systemd
 
     agent = Agent(config)
     stop = _stop_signal()
     agent.start()
+    system = Systemd(agent.alive)
+    system.ready(f"answers at {agent.url}")
     click.echo(f"agent answers at {agent.url}")
     sys.stdout.flush()
     stop.wait()
+    system.stopping()
     agent.stop()
 
 

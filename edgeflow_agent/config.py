@@ -114,6 +114,27 @@ SETTINGS: tuple[Setting, ...] = (
         "serve.threads", int, 1, "Threads inside one run of a model, unless its deployment says.", minimum=1
     ),
     _setting(
+        "serve.providers",
+        tuple,
+        (),
+        "Execution providers in order, as `cuda,cpu`, unless the deployment says; empty: what this device has.",
+    ),
+    _setting(
+        "serve.compile",
+        bool,
+        False,
+        "Keep the optimised form of each model on disk: the next load takes half of the memory and time.",
+    ),
+    _setting(
+        "serve.tracking_uri",
+        str,
+        "",
+        "Where `serve models:/name/3` fetches from: the tracking server of MLflow; empty: MLFLOW_TRACKING_URI.",
+    ),
+    _setting(
+        "serve.unix_socket", str, "", "Path of a socket to answer on instead of host and port; empty: none."
+    ),
+    _setting(
         "serve.max_concurrent", int, 0, "Runs at the same time; 0: as many as there are cores.", minimum=0
     ),
     _setting("serve.header_timeout_s", float, 10.0, "Patience with the head of a request.", minimum=0.05),
@@ -157,6 +178,10 @@ class AgentConfig:
     queue: int = 64
     timeout_s: float = 30.0
     threads: int = 1
+    providers: tuple[str, ...] = ()
+    compile: bool = False
+    tracking_uri: str = ""
+    unix_socket: str = ""
     max_concurrent: int = 0
     header_timeout_s: float = 10.0
     body_timeout_s: float = 30.0
@@ -225,9 +250,29 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
+_FLAGS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False, "": False}
+_WANTED = {
+    str: "text",
+    Path: "a path",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    tuple: "a list of words",
+}
+
+
 def _convert(setting: Setting, value: Any, where: str) -> Any:
-    wanted = {str: "text", Path: "a path", int: "a whole number", float: "a number"}[setting.type]
-    refusal = errors.ConfigError(f"{where} must be {wanted}, not {value!r}")
+    refusal = errors.ConfigError(f"{where} must be {_WANTED[setting.type]}, not {value!r}")
+    if setting.type is bool:
+        found = value if isinstance(value, bool) else _FLAGS.get(str(value).lower())
+        if found is None:
+            raise refusal
+        return found
+    if setting.type is tuple:
+        words = value.split(",") if isinstance(value, str) else value
+        if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+            raise refusal
+        return tuple(word.strip() for word in words if word.strip())
     if isinstance(value, bool):
         raise refusal
     if setting.type in (str, Path):

@@ -18,6 +18,9 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 import onnxruntime
 
 from edgeflow_agent import errors
+from edgeflow_agent.inference import compiled as compiled_graphs
+from edgeflow_agent.inference.compiled import CompiledGraph
+from edgeflow_agent.inference.providers import CPU, Choice, choose, outcome
 from edgeflow_agent.wire.documents import TensorSpec
 
 logger = logging.getLogger(__name__)
@@ -45,6 +48,9 @@ _SEQUENCE_OUTPUTS = ("seq(map(", "seq(tensor(")
 Feed = Mapping[str, Any]
 
 
+_LARGEST_COMPILED = 1 << 30  # an optimised graph is one file, and protobuf holds little more in one
+
+
 class RunTerminatedError(errors.ModelError):
     """A run was stopped at its deadline."""
 
@@ -69,26 +75,23 @@ class RunHandle:
 class Engine:
     """A loaded graph. `run` may be called from several threads at once."""
 
-    def __init__(self, path: Path, *, threads: int = 1, providers: Sequence[str] = ()) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        # Spinning burns the second core of a small device while nothing is asked.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-        options.log_severity_level = 4
-        try:
-            # By path: a graph given as bytes would look for its weights in the working folder.
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=_available(providers))
-        except Exception as error:
-            if _is_memory(error):
-                raise errors.ModelError(
-                    f"the model needs more memory than allowed: {_brief(error)}", reason="load_memory"
-                ) from error
-            raise errors.ModelError(f"the model cannot be loaded: {_brief(error)}", reason="model") from error
+    def __init__(
+        self,
+        path: Path,
+        *,
+        threads: int = 1,
+        providers: Sequence[str] = (),
+        compiled: Path | None = None,
+        digest: str = "",
+    ) -> None:
+        """`compiled` is a folder for the optimised form of the model whose bundle has that `digest`."""
+        choice = choose(providers, onnxruntime.get_available_providers())
+        ready = None if compiled is None else _compiled_graph(compiled, path, digest, choice)
+        self._session = _load(path, threads, choice, ready)
+        self.providers = outcome(choice, self._session.get_providers())
         self.inputs = tuple(_spec(item) for item in self._session.get_inputs())
         self.outputs = tuple(_spec(item) for item in self._session.get_outputs())
-        self.on_cpu = self._session.get_providers() == ["CPUExecutionProvider"]
+        self.on_cpu = self._session.get_providers() == [CPU]
         self.output_names = [item.name for item in self.outputs]
         _refuse_unservable(self.inputs, self.outputs)
 
@@ -119,6 +122,57 @@ class Engine:
                     f"the model fails on an input of zeros: {error}", reason="warm_up"
                 ) from error
             logger.debug("the warm-up run is left out: %s", error)
+
+
+def _compiled_graph(folder: Path, path: Path, digest: str, choice: Choice) -> CompiledGraph | None:
+    """The optimised form of a model; None when it has none: it is very large, or not for the processor
+    alone."""
+    if not digest or choice.names != (CPU,) or path.stat().st_size > _LARGEST_COMPILED:
+        return None
+    return compiled_graphs.graph(folder, digest, (VERSION, *choice.names))
+
+
+def _load(path: Path, threads: int, choice: Choice, ready: CompiledGraph | None) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # Spinning burns the second core of a small device while nothing is asked.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    options.log_severity_level = 4
+    names = list(choice.names)
+    if ready is not None:
+        session = _load_compiled(path, options, names, ready)
+        if session is not None:
+            return session
+    try:
+        # By path: a graph given as bytes would look for its weights in the working folder.
+        return onnxruntime.InferenceSession(str(path), options, providers=names)
+    except Exception as error:
+        if _is_memory(error):
+            raise errors.ModelError(
+                f"the model needs more memory than allowed: {_brief(error)}", reason="load_memory"
+            ) from error
+        raise errors.ModelError(f"the model cannot be loaded: {_brief(error)}", reason="model") from error
+
+
+def _load_compiled(path: Path, options: Any, names: list[str], ready: CompiledGraph) -> Any:
+    """The session of an optimised graph, which is made if it is not there; None when that does not work."""
+    levels = onnxruntime.GraphOptimizationLevel
+    try:
+        if ready.is_whole():
+            options.graph_optimization_level = levels.ORT_DISABLE_ALL
+            return onnxruntime.InferenceSession(str(ready.place), options, providers=names)
+        options.optimized_model_filepath = str(ready.draft())
+        session = onnxruntime.InferenceSession(str(path), options, providers=names)
+        ready.keep()
+    except Exception as error:  # noqa: BLE001 - whatever it is, the original is there
+        logger.warning("the model is served without an optimised form: %s", _brief(error))
+        ready.discard()
+        options.graph_optimization_level = levels.ORT_ENABLE_ALL
+        options.optimized_model_filepath = ""
+        return None
+    return session
 
 
 def zeros(inputs: Sequence[TensorSpec]) -> dict[str, Any]:
@@ -162,12 +216,6 @@ def check_interface(engine: Engine, declared: Sequence[TensorSpec]) -> None:
         raise errors.ModelError(
             "the model's inputs are not those of its deployment: " + "; ".join(problems), reason="interface"
         )
-
-
-def _available(providers: Sequence[str]) -> list[str]:
-    have = onnxruntime.get_available_providers()
-    chosen = [name for name in providers if name in have]
-    return chosen if "CPUExecutionProvider" in chosen else [*chosen, "CPUExecutionProvider"]
 
 
 def _spec(item: Any) -> TensorSpec:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
+from pathlib import Path
 
 from edgeflow_agent import errors
 from edgeflow_agent.inference.http_protocol import Application, Connection, Limits
@@ -33,8 +34,39 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
+def bind_unix(path: str) -> socket.socket:
+    """A bound socket in the file system; raise ConfigError that says which setting to change. One that a
+    killed process left behind is replaced."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if _is_stale(path):
+            Path(path).unlink(missing_ok=True)
+        listener.bind(path)
+    except OSError as error:
+        listener.close()
+        raise errors.ConfigError(
+            f"cannot answer on the socket {path}: {error.strerror or error}; choose another path with "
+            "--unix-socket or serve.unix_socket"
+        ) from error
+    return listener
+
+
+def _is_stale(path: str) -> bool:
+    """Whether a socket is there on which nobody listens."""
+    if not Path(path).is_socket():
+        return False
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            return True
+    return False
+
+
 def url_of(listener: socket.socket) -> str:
     """The address that a client on this device uses."""
+    if listener.family == socket.AF_UNIX:
+        return f"unix:{listener.getsockname()}"
     host, port = listener.getsockname()[:2]
     if host in ("0.0.0.0", "::"):  # noqa: S104 - recognised, not bound
         host = "127.0.0.1"
@@ -43,6 +75,8 @@ def url_of(listener: socket.socket) -> str:
 
 def is_loopback(listener: socket.socket) -> bool:
     """Whether only this device can reach it."""
+    if listener.family == socket.AF_UNIX:
+        return True
     host = str(listener.getsockname()[0])
     return host == "::1" or host.startswith("127.")
 
@@ -61,7 +95,8 @@ class HttpServer:
     async def start(self) -> None:
         """Begin to accept connections."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
+        create = loop.create_unix_server if self._listener.family == socket.AF_UNIX else loop.create_server
+        self._server = await create(
             lambda: Connection(self._app, self._limits, self._connections),
             sock=self._listener,
             backlog=_BACKLOG,
@@ -79,8 +114,11 @@ class HttpServer:
 
     async def stop(self, drain_s: float) -> None:
         """Accept nothing more, answer what was asked, at most for `drain_s`."""
+        path = self._listener.getsockname() if self._listener.family == socket.AF_UNIX else ""
         if self._server is not None:
             self._server.close()
+        if path:
+            Path(path).unlink(missing_ok=True)
         for connection in list(self._connections):
             connection.stop()
         deadline = time.monotonic() + drain_s

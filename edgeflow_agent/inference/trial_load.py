@@ -49,6 +49,8 @@ class _Order(msgspec.Struct, frozen=True, kw_only=True):
     timeout_s: float
     max_memory_mb: int
     parent: int
+    compiled: str
+    digest: str
 
 
 def trial_load(
@@ -59,9 +61,14 @@ def trial_load(
     providers: Sequence[str] = (),
     timeout_s: float = 120.0,
     max_memory_mb: int = 4096,
+    compiled: Path | None = None,
+    digest: str = "",
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Verdict | None:
     """Load `path` in a child and return its verdict, or None when `should_stop` said so.
+
+    `compiled` is a folder for the optimised form of the model, which the child makes, so that this process
+    never needs the memory for that.
 
     Raise ModelError with reason `load_timeout`, `load_memory`, `load_crash`, `interface` or what the
     loader said, when the model is not fit to serve.
@@ -74,6 +81,8 @@ def trial_load(
         timeout_s=timeout_s,
         max_memory_mb=max_memory_mb,
         parent=os.getpid(),
+        compiled="" if compiled is None else str(compiled),
+        digest=digest,
     )
     child = subprocess.Popen(
         [sys.executable, "-m", "edgeflow_agent.inference.trial_load"],
@@ -154,7 +163,13 @@ def _child() -> None:
     _cap_memory(order.max_memory_mb)
     begin = time.monotonic()
     try:
-        model = engine.Engine(Path(order.path), threads=order.threads, providers=order.providers)
+        model = engine.Engine(
+            Path(order.path),
+            threads=order.threads,
+            providers=order.providers,
+            compiled=Path(order.compiled) if order.compiled else None,
+            digest=order.digest,
+        )
         engine.check_interface(model, order.declared)
         model.warm_up()
     except errors.ModelError as error:

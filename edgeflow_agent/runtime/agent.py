@@ -82,6 +82,10 @@ class Agent:
         self._poller.start()
         logger.info("agent %s answers at %s", self._identity.now.target, self._serving.url)
 
+    def alive(self) -> bool:
+        """Whether requests can still be answered."""
+        return self._serving.alive()
+
     def stop(self) -> None:
         """Answer what was asked, say goodbye, release the folder; may be called twice."""
         if not self._running:

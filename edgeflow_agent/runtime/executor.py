@@ -16,7 +16,7 @@ from edgeflow_agent import errors
 from edgeflow_agent.config import AgentConfig
 from edgeflow_agent.core import backoff
 from edgeflow_agent.core.machine import Effect
-from edgeflow_agent.inference import engine, slot, trial_load
+from edgeflow_agent.inference import compiled, engine, slot, trial_load
 from edgeflow_agent.link import download
 from edgeflow_agent.link.http import DeviceApi
 from edgeflow_agent.runtime import watching
@@ -54,6 +54,7 @@ class Executor:
         self._api = api
         self._on_progress = on_progress
         self._candidate: slot.Serving | None = None
+        self._compiled = compiled.folder(config.state_dir) if config.compile else None
 
     def release_name(self, entry: Entry) -> str:
         """The folder of this deployment. With the generation, because a name is never used twice."""
@@ -95,6 +96,7 @@ class Executor:
         elif effect is Effect.COMMIT:
             self._slot.release_previous()
             self._releases.collect_garbage()
+            self._forget_compiled()
         elif effect is Effect.REVERT:
             self._revert(entry)
         elif effect is Effect.DISCARD:
@@ -107,7 +109,15 @@ class Executor:
             self._releases.unpoint()
             self._slot.clear()
             self._releases.collect_garbage()
+            self._forget_compiled()
         return remark
+
+    def _forget_compiled(self) -> None:
+        try:
+            kept = [self._releases.manifest(name).digest for name in self.pointers() if name]
+        except errors.StateError:
+            return  # a release is damaged: the next deployment clears up
+        compiled.forget_all_but(compiled.folder(self._config.state_dir), kept)
 
     # Bringing the files here.
 
@@ -190,9 +200,11 @@ class Executor:
             self._releases.entry(name, manifest),
             declared=deployment.interface.inputs,
             threads=deployment.runtime.threads or self._config.threads,
-            providers=deployment.runtime.providers,
+            providers=deployment.runtime.providers or self._config.providers,
             timeout_s=deployment.runtime.load_timeout_s,
             max_memory_mb=deployment.runtime.max_memory_mb,
+            compiled=self._compiled,
+            digest=manifest.digest,
             should_stop=interruption.is_due,
         )
         if verdict is None:
@@ -208,6 +220,8 @@ class Executor:
             model=deployment.model or ModelRef(name="", version=""),
             declared=deployment.interface,
             threads=self._config.threads,
+            providers=self._config.providers,
+            compiled=self._compiled,
             runtime=deployment.runtime,
             digest=manifest.digest,
             deployment=deployment.id,

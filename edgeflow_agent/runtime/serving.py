@@ -32,7 +32,9 @@ class ServingThread:
     ) -> None:
         self._config = config
         self._slot = slot
-        self._listener: socket.socket = http.bind(config.host, config.port)
+        self._listener: socket.socket = (
+            http.bind_unix(config.unix_socket) if config.unix_socket else http.bind(config.host, config.port)
+        )
         self.url = http.url_of(self._listener)
         if not http.is_loopback(self._listener):
             logger.warning(
@@ -57,6 +59,15 @@ class ServingThread:
         if self._thread.is_alive() and loop is not None and stop is not None:
             loop.call_soon_threadsafe(stop.set)
             self._thread.join(self._config.drain_s + 5.0)
+
+    def alive(self, timeout_s: float = 2.0) -> bool:
+        """Whether the event loop still takes its turns."""
+        loop = self._loop
+        if loop is None or loop.is_closed():
+            return False
+        turn = threading.Event()
+        loop.call_soon_threadsafe(turn.set)
+        return turn.wait(timeout_s)
 
     def predict(self, body: bytes, deliver: Callable[[Response], None]) -> None:
         """What `POST /infer` would answer, for another thread; `deliver` is called on the event loop."""
