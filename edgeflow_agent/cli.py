@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 
 from edgeflow_agent import config as configuration
 from edgeflow_agent import errors, version
@@ -110,6 +111,36 @@ def serve(model: str, file: Path | None, **overrides: Any) -> None:
     stop.wait()
     system.stopping()
     service.stop()
+
+
+@main.command()
+@click.argument("model")
+@_CONFIG
+@click.option("--seconds", type=click.FloatRange(0.1, 600), default=3.0, help="For each way (default 3).")
+@click.option("--batch", type=click.IntRange(1, 65536), default=1, help="Rows in one run (default 1).")
+@click.option("--providers", callback=_providers, help="Execution providers in order, as cuda,cpu.")
+@click.option("--tracking-uri", envvar="MLFLOW_TRACKING_URI", help="MLflow's address, for models:/name/3.")
+@_STATE_DIR
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@_fails_in_one_line
+def bench(model: str, file: Path | None, seconds: float, batch: int, as_json: bool, **overrides: Any) -> None:
+    """Measure what this device can do with MODEL, and say which settings to choose."""
+    config = _configured(file, log_level="warning", **overrides)
+    from edgeflow_agent.runtime import measuring
+
+    found = measuring.measure(config, model, seconds=seconds, batch=batch)
+    if as_json:
+        click.echo(msgspec.json.encode(found))
+        return
+    click.echo(f"{found.model} on {found.providers}, {found.cores} cores")
+    click.echo(f"loads in {found.load_ms:.0f} ms; {found.resident_mb:.0f} MiB resident at the most")
+    click.echo(f"{'':<24}{'requests/s':>12}{'p50 ms':>10}{'p99 ms':>10}")
+    lines = [(f"threads {item.threads}, at once {item.at_once}", item) for item in found.runs]
+    if found.http is not None:
+        lines.append(("POST /infer, one by one", found.http))
+    for name, item in lines:
+        click.echo(f"{name:<24}{item.per_second:>12.0f}{item.p50_ms:>10.3f}{item.p99_ms:>10.3f}")
+    click.echo(measuring.advice(found))
 
 
 def _try_it(url: str, body: str) -> str:

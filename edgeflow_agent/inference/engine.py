@@ -175,11 +175,13 @@ def _load_compiled(path: Path, options: Any, names: list[str], ready: CompiledGr
     return session
 
 
-def zeros(inputs: Sequence[TensorSpec]) -> dict[str, Any]:
-    """The smallest input that fits the graph: every free dimension is one."""
+def zeros(inputs: Sequence[TensorSpec], *, batch: int = 1) -> dict[str, Any]:
+    """The smallest input that fits the graph: every free dimension is one, the first one `batch`."""
     feed = {}
     for spec in inputs:
         shape = [size if isinstance(size, int) and size >= 0 else 1 for size in spec.shape]
+        if shape and not isinstance(spec.shape[0], int):
+            shape[0] = batch
         if spec.dtype == "tensor(string)":
             feed[spec.name] = np.full(shape, "", dtype=np.object_)
         else:
