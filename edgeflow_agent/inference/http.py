@@ -8,7 +8,8 @@ import time
 from pathlib import Path
 
 from edgeflow_agent import errors
-from edgeflow_agent.inference.http_protocol import Application, Connection, Limits
+from edgeflow_agent.inference.http_protocol import Connection, Limits
+from edgeflow_agent.inference.messages import Application
 
 _BACKLOG = 512
 

@@ -7,35 +7,18 @@ import collections
 import dataclasses
 import logging
 import time
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import httptools
-import msgspec
+
+from edgeflow_agent.inference.messages import KEPT_HEADERS, Application, Request, Response, head
+from edgeflow_agent.inference.refusals import refusal
 
 logger = logging.getLogger(__name__)
 
-JSON = b"application/json"
 _READ_AHEAD = 32  # pipelined requests that wait before reading pauses
 _LINGER_S = 2.0  # how long a refused sender is listened to, so that it gets to read the refusal
 _WRITE_STALL_S = 60.0
-
-_REASONS = {
-    100: b"Continue",
-    200: b"OK",
-    400: b"Bad Request",
-    404: b"Not Found",
-    405: b"Method Not Allowed",
-    408: b"Request Timeout",
-    413: b"Content Too Large",
-    417: b"Expectation Failed",
-    429: b"Too Many Requests",
-    431: b"Request Header Fields Too Large",
-    500: b"Internal Server Error",
-    501: b"Not Implemented",
-    503: b"Service Unavailable",
-    504: b"Gateway Timeout",
-}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,36 +33,7 @@ class Limits:
     max_connections: int = 512
 
 
-class Request(NamedTuple):
-    """One request, whole."""
-
-    method: bytes
-    path: bytes
-    body: bytes
-    keep_alive: bool
-
-
-class Response(NamedTuple):
-    """One answer. `headers` are further complete lines, each ending in CRLF."""
-
-    status: int
-    body: bytes
-    content_type: bytes = JSON
-    headers: bytes = b""
-
-
-Deliver = Callable[[Response], None]
-# Answers at once, or returns None and calls back later, on the event loop.
-Application = Callable[[Request, Deliver], Response | None]
-
-
-def error_response(status: int, code: str, message: str, headers: bytes = b"") -> Response:
-    """The one shape of every error."""
-    body = msgspec.json.encode({"error": {"code": code, "message": message}})
-    return Response(status, body, JSON, headers)
-
-
-class _RefusedError(Exception):
+class _StoppedError(Exception):
     """Stops the parser; what to answer stands in `Connection._refusal`."""
 
 
@@ -177,6 +131,7 @@ class Connection(asyncio.Protocol):
         self._chunked = False
         self._host = False
         self._expect = b""
+        self._headers: dict[bytes, bytes] = {}
         self._body: list[bytes] = []
         self._body_size = 0
 
@@ -198,22 +153,33 @@ class Connection(asyncio.Protocol):
         value = value or b""
         self._grow_head(len(name) + len(value) + 4)
         lowered = name.lower()
-        if lowered == b"content-length":
-            if self._length >= 0:
-                self._refuse(400, "bad_request", "Content-Length was sent twice")
-            if not value.isdigit() or len(value) > 18:
-                self._refuse(400, "bad_request", "Content-Length is not a number")
-            self._length = int(value)
-        elif lowered == b"transfer-encoding":
-            if value.strip().lower() != b"chunked" or self._chunked:
-                self._refuse(501, "transfer_encoding", "the only transfer encoding known here is chunked")
-            self._chunked = True
-        elif lowered == b"host":
-            if self._host:
-                self._refuse(400, "bad_request", "Host was sent twice")
-            self._host = True
-        elif lowered == b"expect":
-            self._expect = value.strip().lower()
+        check = _CHECKED_HEADERS.get(lowered)
+        if check is not None:
+            check(self, value)
+        elif lowered in KEPT_HEADERS:
+            earlier = self._headers.get(lowered)
+            # Said twice means both: what allows only one value refuses the two together.
+            self._headers[lowered] = value if earlier is None else earlier + b", " + value
+
+    def _on_length(self, value: bytes) -> None:
+        if self._length >= 0:
+            self._refuse(400, "bad_request", "Content-Length was sent twice")
+        if not value.isdigit() or len(value) > 18:
+            self._refuse(400, "bad_request", "Content-Length is not a number")
+        self._length = int(value)
+
+    def _on_transfer_encoding(self, value: bytes) -> None:
+        if value.strip().lower() != b"chunked" or self._chunked:
+            self._refuse(501, "transfer_encoding", "the only transfer encoding known here is chunked")
+        self._chunked = True
+
+    def _on_host(self, _value: bytes) -> None:
+        if self._host:
+            self._refuse(400, "bad_request", "Host was sent twice")
+        self._host = True
+
+    def _on_expect(self, value: bytes) -> None:
+        self._expect = value.strip().lower()
 
     def on_headers_complete(self) -> None:
         """The head is whole."""
@@ -240,10 +206,11 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """The request is whole."""
-        path = self._url.partition(b"?")[0]
+        path, query = _target(self._url)
         # A client of HTTP/1.0 gets its answer and the end of the connection.
         keep_alive = self._parser.should_keep_alive() and self._parser.get_http_version() == "1.1"
-        self._queue.append(Request(self._parser.get_method(), path, b"".join(self._body), keep_alive))
+        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        self._queue.append(Request(self._parser.get_method(), path, query, self._headers, body, keep_alive))
         self._body = []
         self._enter("idle")
         self._silent = True
@@ -259,13 +226,13 @@ class Connection(asyncio.Protocol):
         self._header_size += size
         if self._header_size > self._limits.max_head:
             self._refuse_head()
-            raise _RefusedError
+            raise _StoppedError
 
     # Refusals.
 
     def _refuse(self, status: int, code: str, message: str) -> None:
         self._refuse_with(status, code, message)
-        raise _RefusedError
+        raise _StoppedError
 
     def _refuse_head(self) -> None:
         limit = self._limits.max_head
@@ -277,7 +244,7 @@ class Connection(asyncio.Protocol):
 
     def _refuse_with(self, status: int, code: str, message: str) -> None:
         if self._refusal is None:
-            self._refusal = error_response(status, code, message)
+            self._refusal = refusal(_target(self._url)[0], status, code, message)
 
     # Answers.
 
@@ -315,7 +282,7 @@ class Connection(asyncio.Protocol):
             return
         keep_alive = request.keep_alive and not (self._stopping and not self._queue)
         body = b"" if request.method == b"HEAD" else response.body
-        self._transport.write(_head(response, keep_alive=keep_alive) + body)
+        self._transport.write(head(response, keep_alive=keep_alive) + body)
         if not keep_alive:
             self._queue.clear()
             self._refusal = None
@@ -326,7 +293,7 @@ class Connection(asyncio.Protocol):
         """Answer for the last time. Closing at once while the client still sends would reset the
         connection and lose the answer, so it is listened to for a moment."""
         assert self._transport is not None
-        self._transport.write(_head(response, keep_alive=False) + response.body)
+        self._transport.write(head(response, keep_alive=False) + response.body)
         self._closing_at = time.monotonic() + _LINGER_S
         if self._transport.can_write_eof():
             self._transport.write_eof()
@@ -365,12 +332,17 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
 
-def _head(response: Response, *, keep_alive: bool) -> bytes:
-    return b"HTTP/1.1 %d %s\r\nContent-Type: %s\r\nContent-Length: %d\r\n%s%s\r\n" % (
-        response.status,
-        _REASONS.get(response.status, b"Status"),
-        response.content_type,
-        len(response.body),
-        response.headers,
-        b"" if keep_alive else b"Connection: close\r\n",
-    )
+_CHECKED_HEADERS = {
+    b"content-length": Connection._on_length,
+    b"transfer-encoding": Connection._on_transfer_encoding,
+    b"host": Connection._on_host,
+    b"expect": Connection._on_expect,
+}
+
+
+def _target(url: bytes) -> tuple[bytes, bytes]:
+    """Path and query of a request target; a client may send it as it would to a proxy."""
+    path, _, query = url.partition(b"?")
+    if path[:7].lower() == b"http://":
+        path = b"/" + path[7:].partition(b"/")[2]
+    return path, query

@@ -9,15 +9,14 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable
-from typing import Any, NamedTuple
-
-import msgspec
+from typing import NamedTuple
 
 from edgeflow_agent import errors
-from edgeflow_agent.inference import engine, tensors
-from edgeflow_agent.inference.http_protocol import Deliver, Response, error_response
+from edgeflow_agent.inference import compression, engine
+from edgeflow_agent.inference.messages import Deliver, Request, Response
 from edgeflow_agent.inference.metrics import Metrics
+from edgeflow_agent.inference.protocols.asked import Read
+from edgeflow_agent.inference.refusals import refusal, refused
 from edgeflow_agent.inference.slot import Serving, Slot
 
 logger = logging.getLogger(__name__)
@@ -27,11 +26,6 @@ _INLINE_BELOW_S = 300e-6
 _INLINE_MAX_BODY = 64 * 1024
 # A run that nothing can stop (one long operator) is answered for this long after its deadline.
 _GRACE_S = 0.25
-_NO_MODEL = error_response(
-    503, "no_model", "no model is deployed on this device yet", headers=b"Retry-After: 5\r\n"
-)
-
-Done = Callable[[Response], None]
 
 
 class _Outcome(NamedTuple):
@@ -40,6 +34,16 @@ class _Outcome(NamedTuple):
     run_s: float  # negative: the model was not run
     failed: bool = False
     own_s: float = 0.0  # the run without waiting for other threads
+
+
+class _Call(NamedTuple):
+    """One request on its way to the model that serves it."""
+
+    read: Read
+    request: Request
+    serving: Serving
+    max_body: int
+    begin: float
 
 
 class _Watch:
@@ -80,7 +84,8 @@ class _Watch:
 
 
 class Predictor:
-    """Answers `POST /infer`. Everything but the run itself happens on the event loop."""
+    """Answers inference requests of every protocol. Everything but the work on a body and the run itself
+    happens on the event loop."""
 
     def __init__(
         self,
@@ -90,11 +95,13 @@ class Predictor:
         timeout_s: float = 30.0,
         queue: int = 64,
         max_concurrent: int = 0,
+        max_body: int = 32 * 1024 * 1024,
     ) -> None:
         self._slot = slot
         self._metrics = metrics
         self._timeout_s = timeout_s
         self._queue = queue
+        self._max_body = max_body
         self._workers = max_concurrent or os.cpu_count() or 1
         self._executor = concurrent.futures.ThreadPoolExecutor(
             self._workers, thread_name_prefix="edgeflow-run"
@@ -107,45 +114,49 @@ class Predictor:
         self._watch.stop()
         self._executor.shutdown(wait=False, cancel_futures=True)
 
-    def infer(self, body: bytes, deliver: Deliver) -> Response | None:
-        """The answer, or None when `deliver` will be called with it."""
+    def infer(self, read: Read, request: Request, deliver: Deliver) -> Response | None:
+        """The answer to a request that `read` understands, or None when `deliver` will be called with it."""
         begin = time.perf_counter()
         serving = self._slot.current
         if serving is None:
             self._metrics.answered("no_model", 0.0)
-            return _NO_MODEL
-        if serving.stats.run_s < _INLINE_BELOW_S and len(body) <= _INLINE_MAX_BODY:
-            return self._inline(serving, body, begin)
+            text = "no model is deployed on this device yet"
+            return refusal(request.path, 503, "no_model", text, b"Retry-After: 5\r\n")
+        call = _Call(read, request, serving, self._max_body, begin)
+        if serving.stats.run_s < _INLINE_BELOW_S and _is_little_work(request, serving):
+            return self._inline(call)
         workers = min(serving.runtime.max_concurrent or self._workers, self._workers)
         if self._in_threads >= workers + self._queue:
             self._metrics.answered("rejected", 0.0)
-            return self._full(serving, workers)
-        self._in_thread(serving, body, deliver, begin)
+            return self._full(call, workers)
+        self._in_thread(call, deliver)
         return None
 
-    def _inline(self, serving: Serving, body: bytes, begin: float) -> Response:
+    def _inline(self, call: _Call) -> Response:
         handle = self._watch.begin()
         try:
-            outcome = _answer(serving, body, handle, in_worker=False)
+            outcome = _answer(call, handle, in_worker=False)
         finally:
             self._watch.end()
-        return self._account(serving, outcome, begin)
+        return self._account(call, outcome)
 
-    def _full(self, serving: Serving, workers: int) -> Response:
-        wait = max(1, math.ceil(self._in_threads * serving.stats.run_s / workers))
-        return error_response(
+    def _full(self, call: _Call, workers: int) -> Response:
+        wait = max(1, math.ceil(self._in_threads * call.serving.stats.run_s / workers))
+        return refusal(
+            call.request.path,
             429,
             "queue_full",
             f"{self._in_threads} requests are in work or waiting; try again in {wait} s",
-            headers=b"Retry-After: %d\r\n" % wait,
+            b"Retry-After: %d\r\n" % wait,
         )
 
-    def _in_thread(self, serving: Serving, body: bytes, deliver: Deliver, begin: float) -> None:
+    def _in_thread(self, call: _Call, deliver: Deliver) -> None:
         loop = asyncio.get_running_loop()
         handle = engine.RunHandle()
+        path, stats = call.request.path, call.serving.stats
         self._in_threads += 1
         self._metrics.active += 1
-        serving.stats.active += 1
+        stats.active += 1
         waiting = [deliver]
 
         def answer(response: Response) -> None:
@@ -155,7 +166,7 @@ class Predictor:
         def late() -> None:
             # Still queued or still running: it stops where it can, and its caller waits no longer.
             handle.terminate()
-            loop.call_later(_GRACE_S, answer, _deadline_response(self._timeout_s))
+            loop.call_later(_GRACE_S, answer, self._too_late(path))
 
         timer = loop.call_later(self._timeout_s, late)
 
@@ -163,75 +174,77 @@ class Predictor:
             timer.cancel()
             self._in_threads -= 1
             self._metrics.active -= 1
-            serving.stats.active -= 1
+            stats.active -= 1
             if future.cancelled():
-                answer(error_response(503, "stopping", "the agent is stopping"))
+                answer(refusal(path, 503, "stopping", "the agent is stopping"))
                 return
             try:
                 outcome = future.result()
             except Exception:
                 logger.exception("an inference ended in an unexpected way")
-                answer(error_response(500, "internal", "the inference failed; see the agent's log"))
+                answer(_broken(path))
                 return
-            answer(self._account(serving, outcome, begin))
+            answer(self._account(call, outcome))
 
-        future = loop.run_in_executor(self._executor, self._run, serving, body, handle)
+        future = loop.run_in_executor(self._executor, self._run, call, handle)
         future.add_done_callback(finished)
 
-    def _run(self, serving: Serving, body: bytes, handle: engine.RunHandle) -> _Outcome:
+    def _run(self, call: _Call, handle: engine.RunHandle) -> _Outcome:
         if handle.terminated:
-            return _Outcome(_deadline_response(self._timeout_s), "deadline", -1.0)
-        return _answer(serving, body, handle, in_worker=True)
+            return _Outcome(self._too_late(call.request.path), "deadline", -1.0)
+        return _answer(call, handle, in_worker=True)
 
-    def _account(self, serving: Serving, outcome: _Outcome, begin: float) -> Response:
+    def _too_late(self, path: bytes) -> Response:
+        return refusal(path, 504, "deadline", f"no answer within {self._timeout_s:g} s (serve.timeout_s)")
+
+    def _account(self, call: _Call, outcome: _Outcome) -> Response:
         if outcome.run_s >= 0:
-            serving.stats.ran(outcome.run_s, own_s=outcome.own_s or outcome.run_s, failed=outcome.failed)
-        self._metrics.answered(outcome.status, time.perf_counter() - begin)
+            own_s = outcome.own_s or outcome.run_s
+            call.serving.stats.ran(outcome.run_s, own_s=own_s, failed=outcome.failed)
+        self._metrics.answered(outcome.status, time.perf_counter() - call.begin)
         return outcome.response
 
 
-def _answer(serving: Serving, body: bytes, handle: engine.RunHandle, *, in_worker: bool) -> _Outcome:
+def _is_little_work(request: Request, serving: Serving) -> bool:
+    """Whether what surrounds the run is short as well: a small body may unpack to a large one, and an image
+    takes longer to decode than its size tells."""
+    return (
+        len(request.body) <= _INLINE_MAX_BODY
+        and b"content-encoding" not in request.headers
+        and (serving.steps is None or not serving.steps.takes_image)
+    )
+
+
+def _answer(call: _Call, handle: engine.RunHandle, *, in_worker: bool) -> _Outcome:
     """One inference, errors included. Thread-safe."""
+    request, serving = call.request, call.serving
     begin = 0.0
     try:
-        feed = tensors.decode(tensors.parse(body), serving.interface)
+        if b"content-encoding" in request.headers:
+            request = request._replace(body=compression.unpacked(request, call.max_body))
+        asked = call.read(request, serving)
         # A worker that waits for the interpreter does not run: its own time tells whether the model is
         # fast. On another device than the processor only the clock on the wall tells anything.
         by_own_time = in_worker and serving.engine.on_cpu
         begin, own = time.perf_counter(), time.thread_time() if by_own_time else 0.0
-        outputs = serving.engine.run(feed, handle)
+        outputs = serving.engine.run(asked.feed, handle)
         run_s = time.perf_counter() - begin
         own_s = time.thread_time() - own if by_own_time else run_s
-        return _Outcome(Response(200, _encode(serving, outputs)), "ok", run_s, own_s=own_s)
+        response = compression.packed(asked.answer(outputs), request.headers.get(b"accept-encoding"))
+        return _Outcome(response, "ok", run_s, own_s=own_s)
     except errors.InputError as error:
-        return _Outcome(error_response(400, error.reason, str(error)), "bad_input", -1.0)
+        return _Outcome(refused(request.path, error), "bad_input", -1.0)
     except engine.RunTerminatedError as error:
-        response = error_response(504, error.reason, str(error))
+        response = refusal(request.path, 504, error.reason, str(error))
         return _Outcome(response, "deadline", time.perf_counter() - begin, failed=True)
     except errors.ModelError as error:
-        response = error_response(500, "model_failed", str(error))
+        response = refusal(request.path, 500, "model_failed", str(error))
         return _Outcome(response, "error", time.perf_counter() - begin, failed=True)
     except Exception:
         # The boundary of what others sent: whatever a strange body or model did, the agent goes on.
         logger.exception("an inference ended in an unexpected way")
-        response = error_response(500, "internal", "the inference failed; see the agent's log")
-        return _Outcome(response, "error", 0.0, failed=begin > 0)
+        return _Outcome(_broken(request.path), "error", 0.0, failed=begin > 0)
 
 
-def _encode(serving: Serving, outputs: list[Any]) -> bytes:
-    answer: dict[str, Any] = {
-        "outputs": {
-            name: tensors.encode(value)
-            for name, value in zip(serving.engine.output_names, outputs, strict=True)
-        },
-        "model": {"name": serving.model.name, "version": serving.model.version},
-    }
-    if serving.interface.labels:
-        labels = tensors.predicted_labels(outputs, serving.interface.labels)
-        if labels is not None:
-            answer["labels"] = labels
-    return msgspec.json.encode(answer)
-
-
-def _deadline_response(timeout_s: float) -> Response:
-    return error_response(504, "deadline", f"no answer within {timeout_s:g} s (serve.timeout_s)")
+def _broken(path: bytes) -> Response:
+    return refusal(path, 500, "internal", "the inference failed; see the agent's log")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,13 +17,16 @@ _FLOATS = (np.float16, np.float32, np.float64)
 _EXAMPLE_VALUES = {"tensor(string)": '"text"', "tensor(bool)": "true"}
 
 
-def parse(body: bytes) -> Any:
-    """The JSON value of a request body."""
+def parse(body: bytes, *, constants: bool = False) -> Any:
+    """The JSON value of a request body. `constants` takes the NaN and Infinity that Python's clients write
+    as well, though they are no JSON."""
     if not body:
         raise errors.InputError("the body is empty; send JSON, for example [5.1, 3.5, 1.4, 0.2]")
     try:
+        if constants and (b"NaN" in body or b"Infinity" in body):
+            return json.loads(body)
         return msgspec.json.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, ValueError) as error:
         raise errors.InputError(f"the body is not valid JSON: {error}") from error
     except RecursionError as error:
         raise errors.InputError("the body is nested too deeply") from error
@@ -46,13 +50,14 @@ def decode(value: Any, interface: Interface) -> dict[str, Any]:
     if isinstance(value, list) and value and isinstance(value[0], dict):
         return _records(value, interface)
     if len(inputs) == 1:
-        return {inputs[0].name: to_array(value, inputs[0])}
+        array = to_array(value, inputs[0])
+        return {} if array is None else {inputs[0].name: array}
     if isinstance(value, list) and value and len(columns) == len(inputs):
         rows = value if isinstance(value[0], list) else [value]
         if all(isinstance(row, list) and len(row) == len(columns) for row in rows):
             return _records([dict(zip(columns, row, strict=True)) for row in rows], interface)
     raise errors.InputError(
-        f"the model has {len(inputs)} inputs ({_listing(inputs)}); name them: "
+        f"the model has {len(inputs)} inputs ({listing(inputs)}); name them: "
         '{"inputs": {"' + inputs[0].name + '": …}}'
         if inputs
         else "the model has no inputs; send {}"
@@ -61,12 +66,19 @@ def decode(value: Any, interface: Interface) -> dict[str, Any]:
 
 def _by_name(value: Mapping[str, Any], inputs: Sequence[TensorSpec]) -> dict[str, Any]:
     feed = {spec.name: to_array(value[spec.name], spec) for spec in inputs if spec.name in value}
-    missing = [spec for spec in inputs if spec.name not in value]
-    if missing:
-        raise errors.InputError(f"input {missing[0].name!r} is missing; the model takes {_listing(inputs)}")
     if len(value) > len(feed):
         unknown = next(key for key in value if key not in feed)
-        raise errors.InputError(f"unknown input {unknown!r}; the model takes {_listing(inputs)}")
+        raise errors.InputError(f"unknown input {unknown!r}; the model takes {listing(inputs)}")
+    return complete(feed, inputs)
+
+
+def complete(feed: dict[str, Any], inputs: Sequence[TensorSpec]) -> dict[str, Any]:
+    """The feed, without optional inputs that were not given. Raise InputError when another is missing."""
+    for spec in inputs:
+        if feed.get(spec.name) is None:
+            if not is_optional(spec):
+                raise errors.InputError(f"input {spec.name!r} is missing; the model takes {listing(inputs)}")
+            feed.pop(spec.name, None)
     return feed
 
 
@@ -77,7 +89,7 @@ def _records(rows: Sequence[Any], interface: Interface) -> dict[str, Any]:
     )
     if not columns:
         raise errors.InputError(
-            f"the model carries no column names; send values in order for {_listing(inputs)}"
+            f"the model carries no column names; send values in order for {listing(inputs)}"
         )
     known = set(columns)
     for index, row in enumerate(rows):
@@ -90,33 +102,90 @@ def _records(rows: Sequence[Any], interface: Interface) -> dict[str, Any]:
         if len(row) > len(known):
             unknown = next(key for key in row if key not in known)
             raise errors.InputError(f"unknown column {unknown!r}{where}; expected {', '.join(columns)}")
+    return from_table([[row[column] for column in columns] for row in rows], columns, inputs)
+
+
+def from_table(
+    rows: Sequence[Sequence[Any]], columns: Sequence[str], inputs: Sequence[TensorSpec]
+) -> dict[str, Any]:
+    """The feed from rows of equal length, whose values stand in the order of `columns`."""
     if len(inputs) == 1:
-        table = [[row[column] for column in columns] for row in rows]
-        return {inputs[0].name: to_array(table, inputs[0])}
+        return {inputs[0].name: to_array(rows, inputs[0])}
     if len(inputs) != len(columns):
         raise errors.InputError(
             f"the model has {len(inputs)} inputs and {len(columns)} columns; name the inputs: "
-            f"{_listing(inputs)}"
+            f"{listing(inputs)}"
         )
     # One input per column: converters keep the name, or change characters but keep the order.
-    by_name = {spec.name for spec in inputs} == known
+    by_name = {spec.name for spec in inputs} == set(columns)
     feed = {}
-    for spec, column in zip(inputs, columns, strict=True):
-        name = spec.name if by_name else column
-        values = [row[name] for row in rows]
+    for index, spec in enumerate(inputs):
+        place = columns.index(spec.name) if by_name else index
+        values = [row[place] for row in rows]
         feed[spec.name] = to_array([[item] for item in values] if len(spec.shape) == 2 else values, spec)
     return feed
 
 
 def to_array(value: Any, spec: TensorSpec) -> Any:
-    """An array of exactly the declared type and a fitting shape."""
+    """An array of exactly the declared type and a fitting shape; None for an optional input that is null.
+    `{"shape": …, "data": …}` says a shape that nested lists cannot say: that of a tensor without values."""
+    if isinstance(value, dict) and value.keys() == {"shape", "data"}:
+        return reshaped(cast(value["data"], spec), spec, _sizes(value["shape"], spec))
+    if value is None and is_optional(spec):
+        return None
+    return _shaped(cast(value, spec), spec)
+
+
+def cast(value: Any, spec: TensorSpec) -> Any:
+    """An array of exactly the declared type, of whatever shape. Raise InputError."""
     dtype = DTYPES[spec.dtype]
-    array = _strings(value, spec) if dtype is np.object_ else _numbers(value, spec, dtype)
-    return _shaped(array, spec)
+    return _strings(value, spec) if dtype is np.object_ else _numbers(value, spec, dtype)
+
+
+def reshaped(array: Any, spec: TensorSpec, shape: tuple[int, ...]) -> Any:
+    """The values of an array, row by row, in a shape that the graph takes. Raise InputError."""
+    if spec.shape and not fits(shape, spec.shape):
+        raise errors.InputError(
+            f"input {spec.name!r}: expected {expected(spec)}, got {_word(array)} of shape {_shape(shape)}"
+        )
+    try:
+        return array.reshape(shape)
+    except ValueError as error:
+        raise errors.InputError(
+            f"input {spec.name!r}: {array.size} values do not make the shape {_shape(shape)}"
+        ) from error
+
+
+def fits(shape: Sequence[int], declared: Sequence[Any]) -> bool:
+    """Whether a tensor of this shape is one of those that the graph declares."""
+    return len(shape) == len(declared) and all(
+        not is_fixed(wanted) or wanted == given for wanted, given in zip(declared, shape, strict=True)
+    )
+
+
+def is_fixed(size: Any) -> bool:
+    """Whether a dimension is one number."""
+    return isinstance(size, int) and size >= 0
+
+
+def is_optional(spec: TensorSpec) -> bool:
+    """Whether the graph runs without this input."""
+    return spec.dtype.startswith("optional(")
+
+
+def _sizes(value: Any, spec: TensorSpec) -> tuple[int, ...]:
+    if not isinstance(value, list) or not all(
+        isinstance(size, int) and not isinstance(size, bool) and 0 <= size < 1 << 62 for size in value
+    ):
+        raise errors.InputError(f"input {spec.name!r}: its shape is not a list of sizes such as [1, 3]")
+    return tuple(value)
 
 
 def _strings(value: Any, spec: TensorSpec) -> Any:
-    array = np.array(value, dtype=np.object_)
+    try:
+        array = np.array(value, dtype=np.object_)
+    except ValueError as error:
+        raise _ragged(spec) from error
     for item in array.flat:
         if not isinstance(item, str):
             raise _mismatch(spec, f"{_kind(item)} among the values", array)
@@ -127,9 +196,7 @@ def _numbers(value: Any, spec: TensorSpec, dtype: Any) -> Any:
     try:
         array = np.asarray(value)
     except (ValueError, TypeError) as error:
-        raise errors.InputError(
-            f"input {spec.name!r}: expected {_expected(spec)}, got rows of different lengths"
-        ) from error
+        raise _ragged(spec) from error
     except OverflowError as error:
         raise errors.InputError(f"input {spec.name!r}: a number is out of range of {spec.dtype}") from error
     kind = array.dtype.kind
@@ -141,11 +208,12 @@ def _numbers(value: Any, spec: TensorSpec, dtype: Any) -> Any:
         elif kind not in "fiu":
             raise _mismatch(spec, _word(array), array)
         with np.errstate(over="ignore"):
-            cast = array.astype(dtype)
-        # JSON knows no infinity, so one that is there now came from the cast.
-        if np.isinf(cast).any():
+            typed = array.astype(dtype)
+        # JSON knows no infinity, so one that is there now mostly came from the cast.
+        infinite = np.isinf(typed)
+        if infinite.any() and not np.isinf(array[infinite]).all():
             raise errors.InputError(f"input {spec.name!r}: a number is out of range of {spec.dtype}")
-        return cast
+        return typed
     if dtype is np.bool_:
         if kind != "b":
             raise _mismatch(spec, _word(array), array)
@@ -182,26 +250,29 @@ def _shaped(array: Any, spec: TensorSpec) -> Any:
     if not shape:
         # ONNX Runtime says () for a scalar and for a rank that it does not know: the graph decides.
         return array
-    if array.ndim == len(shape) - 1 and (not isinstance(shape[0], int) or shape[0] == 1):
+    if array.shape == (0,) and not is_fixed(shape[0]) and all(map(is_fixed, shape[1:])):
+        array = array.reshape((0, *shape[1:]))  # a batch of none
+    elif array.ndim == len(shape) - 1 and (not isinstance(shape[0], int) or shape[0] == 1):
         array = array[np.newaxis]
     elif array.ndim == 0 and all(not isinstance(size, int) or size == 1 for size in shape):
         array = array.reshape((1,) * len(shape))
-    fits = array.ndim == len(shape) and all(
-        not isinstance(wanted, int) or wanted < 0 or wanted == given
-        for wanted, given in zip(shape, array.shape, strict=True)
-    )
-    if not fits:
+    if not fits(array.shape, shape):
         raise _mismatch(spec, _word(array), array)
     return array
 
 
+def _ragged(spec: TensorSpec) -> errors.InputError:
+    return errors.InputError(f"input {spec.name!r}: expected {expected(spec)}, got rows of different lengths")
+
+
 def _mismatch(spec: TensorSpec, given: str, array: Any) -> errors.InputError:
     return errors.InputError(
-        f"input {spec.name!r}: expected {_expected(spec)}, got {given} of shape {_shape(array.shape)}"
+        f"input {spec.name!r}: expected {expected(spec)}, got {given} of shape {_shape(array.shape)}"
     )
 
 
-def _expected(spec: TensorSpec) -> str:
+def expected(spec: TensorSpec) -> str:
+    """Type and shape, for a message."""
     return f"{spec.dtype} of shape {_shape(spec.shape)}"
 
 
@@ -209,8 +280,9 @@ def _shape(shape: Sequence[Any]) -> str:
     return "[" + ", ".join("?" if size is None else str(size) for size in shape) + "]"
 
 
-def _listing(inputs: Sequence[TensorSpec]) -> str:
-    return ", ".join(f"{item.name!r} {_expected(item)}" for item in inputs)
+def listing(inputs: Sequence[TensorSpec]) -> str:
+    """All inputs, for a message."""
+    return ", ".join(f"{item.name!r} {expected(item)}" for item in inputs)
 
 
 def _word(array: Any) -> str:

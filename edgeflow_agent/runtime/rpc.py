@@ -15,7 +15,8 @@ import msgspec
 
 from edgeflow_agent import errors, version
 from edgeflow_agent.inference import engine
-from edgeflow_agent.inference.http_protocol import Response, error_response
+from edgeflow_agent.inference.messages import Response
+from edgeflow_agent.inference.refusals import refusal
 from edgeflow_agent.runtime.serving import ServingThread
 from edgeflow_agent.store.spool import Spool
 from edgeflow_agent.wire import documents
@@ -55,9 +56,8 @@ class Rpc:
         elif request.method == "diagnose":
             reply(Response(200, msgspec.json.encode(self.diagnose())))
         else:
-            reply(
-                error_response(404, "method", f"unknown method {request.method!r}; known: predict, diagnose")
-            )
+            text = f"unknown method {request.method!r}; known: predict, diagnose"
+            reply(refusal(b"", 404, "method", text))
 
     def diagnose(self) -> dict[str, Any]:
         """What somebody far away needs to know about this device."""
@@ -89,7 +89,7 @@ def _encode(request_id: str, response: Response) -> bytes:
     if len(data) > documents.MAX_MESSAGE_BYTES:
         text = f"the answer has {len(response.body)} bytes; ask the device itself over HTTP"
         answer = RpcResponse(
-            id=request_id, status=413, body=msgspec.Raw(error_response(413, "answer_too_large", text).body)
+            id=request_id, status=413, body=msgspec.Raw(refusal(b"", 413, "answer_too_large", text).body)
         )
         data = documents.encode(answer)
     return data

@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 
 from edgeflow_agent.config import AgentConfig
 from edgeflow_agent.inference import http
-from edgeflow_agent.inference.http_protocol import Limits, Response
+from edgeflow_agent.inference.http_protocol import Limits
+from edgeflow_agent.inference.messages import Response
 from edgeflow_agent.inference.metrics import Metrics
 from edgeflow_agent.inference.predictor import Predictor
 from edgeflow_agent.inference.routes import Routes
@@ -94,6 +95,7 @@ class ServingThread:
             timeout_s=config.timeout_s,
             queue=config.queue,
             max_concurrent=config.max_concurrent,
+            max_body=int(config.max_body_mb * (1 << 20)),
         )
         self._routes = Routes(
             self._slot,

@@ -20,7 +20,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgeflow_agent import errors
 from edgeflow_agent.inference import slot
-from edgeflow_agent.inference.http_protocol import Connection, Limits, Request, Response
+from edgeflow_agent.inference.http_protocol import Connection, Limits
+from edgeflow_agent.inference.messages import Request, Response
 from edgeflow_agent.runtime.serving import ServingThread
 from edgeflow_agent.wire.documents import Column, Interface, ModelRef
 from tests.agent.conftest import failing, linear, model_bytes, request, settings, wait_for

@@ -1,0 +1,76 @@
+"""A request, an answer, and what stands between the connection and the application."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+JSON = b"application/json"
+OCTETS = b"application/octet-stream"
+TEXT = b"text/plain; charset=utf-8"
+
+# The only headers that are kept: what some route reads.
+KEPT_HEADERS = frozenset(
+    {
+        b"accept-encoding",
+        b"content-encoding",
+        b"content-type",
+        b"inference-header-content-length",
+        b"tensor-shape",
+    }
+)
+
+_REASONS = {
+    100: b"Continue",
+    200: b"OK",
+    400: b"Bad Request",
+    404: b"Not Found",
+    405: b"Method Not Allowed",
+    408: b"Request Timeout",
+    413: b"Content Too Large",
+    415: b"Unsupported Media Type",
+    417: b"Expectation Failed",
+    429: b"Too Many Requests",
+    431: b"Request Header Fields Too Large",
+    500: b"Internal Server Error",
+    501: b"Not Implemented",
+    503: b"Service Unavailable",
+    504: b"Gateway Timeout",
+}
+
+
+class Request(NamedTuple):
+    """One request, whole. `headers` are those of KEPT_HEADERS, by name in lower case."""
+
+    method: bytes
+    path: bytes
+    query: bytes
+    headers: Mapping[bytes, bytes]
+    body: bytes
+    keep_alive: bool = True
+
+
+class Response(NamedTuple):
+    """One answer. `headers` are further complete lines, each ending in CRLF."""
+
+    status: int
+    body: bytes
+    content_type: bytes = JSON
+    headers: bytes = b""
+
+
+Deliver = Callable[[Response], None]
+# Answers at once, or returns None and calls back later, on the event loop.
+Application = Callable[[Request, Deliver], Response | None]
+
+
+def head(response: Response, *, keep_alive: bool) -> bytes:
+    """What goes before the body of an answer."""
+    return b"HTTP/1.1 %d %s\r\nContent-Type: %s\r\nContent-Length: %d\r\n%s%s\r\n" % (
+        response.status,
+        _REASONS.get(response.status, b"Status"),
+        response.content_type,
+        len(response.body),
+        response.headers,
+        b"" if keep_alive else b"Connection: close\r\n",
+    )

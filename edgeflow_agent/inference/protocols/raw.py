@@ -1,0 +1,70 @@
+"""The bytes of the one input tensor, and nothing else."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from edgeflow_agent import errors
+from edgeflow_agent.inference import tensors
+from edgeflow_agent.inference.engine import DTYPES
+from edgeflow_agent.wire.documents import Interface, TensorSpec
+
+
+def decode(body: bytes, interface: Interface, shape: str) -> dict[str, Any]:
+    """The feed from little-endian bytes; `shape` is what the caller says, as in `1,3,224,224`, or empty.
+    Raise InputError."""
+    inputs = [spec for spec in interface.inputs if not tensors.is_optional(spec)]
+    if len(inputs) != 1:
+        raise errors.InputError(
+            f"raw bytes are for a model with one input; this one takes {tensors.listing(interface.inputs)}"
+        )
+    spec = inputs[0]
+    dtype = np.dtype(DTYPES[spec.dtype])
+    if dtype == np.object_:
+        raise errors.InputError(f"input {spec.name!r} takes strings, which have no raw form; send JSON")
+    sizes = _said(shape) if shape else _inferred(spec, len(body), dtype.itemsize)
+    return {spec.name: from_bytes(body, spec, sizes)}
+
+
+def from_bytes(data: bytes | memoryview, spec: TensorSpec, shape: tuple[int, ...]) -> Any:
+    """An array over `data`, which must be of exactly the size of that shape. Not for strings."""
+    dtype = np.dtype(DTYPES[spec.dtype])
+    wanted = math.prod(shape) * dtype.itemsize
+    if len(data) != wanted:
+        raise errors.InputError(
+            f"input {spec.name!r}: {spec.dtype} of shape {list(shape)} takes {wanted} bytes, got {len(data)}"
+        )
+    flat = np.frombuffer(data, dtype.newbyteorder("<"))
+    if dtype == np.bool_ and (flat.view(np.uint8) > 1).any():
+        raise errors.InputError(f"input {spec.name!r}: a byte of a boolean is neither 0 nor 1")
+    if not flat.flags.aligned:
+        flat = flat.copy()
+    return tensors.reshaped(flat, spec, shape)
+
+
+def _said(text: str) -> tuple[int, ...]:
+    parts = [part.strip() for part in text.strip("[]() ").split(",") if part.strip()]
+    if not all(part.isascii() and part.isdigit() and len(part) < 19 for part in parts):
+        raise errors.InputError(f"the shape {text[:80]!r} is not a list of sizes such as 1,3,224,224")
+    return tuple(int(part) for part in parts)
+
+
+def _inferred(spec: TensorSpec, size: int, itemsize: int) -> tuple[int, ...]:
+    free = [index for index, item in enumerate(spec.shape) if not tensors.is_fixed(item)]
+    fixed = math.prod(item for item in spec.shape if isinstance(item, int) and item >= 0) * itemsize
+    if len(free) > 1 or (not spec.shape and size != itemsize) or (free and not fixed):
+        raise errors.InputError(
+            f"input {spec.name!r} is {tensors.expected(spec)}: say which, with ?shape=1,3,224,224 or "
+            "the header Tensor-Shape"
+        )
+    shape = [item if isinstance(item, int) else -1 for item in spec.shape]
+    if free:
+        if size % fixed:
+            raise errors.InputError(
+                f"input {spec.name!r} is {tensors.expected(spec)}: {size} bytes are no multiple of {fixed}"
+            )
+        shape[free[0]] = size // fixed
+    return tuple(shape)
