@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from edgeflow_agent import steps
 from edgeflow_agent.inference import engine
-from edgeflow_agent.steps import Pipeline
 from edgeflow_agent.wire.documents import Interface, ModelRef, Runtime
 
 _WARM_UPS = 3
@@ -63,7 +63,7 @@ class Serving:
     runtime: Runtime = dataclasses.field(default_factory=Runtime)
     loaded_at: datetime = dataclasses.field(default_factory=lambda: datetime.now(UTC))
     stats: Stats = dataclasses.field(default_factory=lambda: Stats(_UNKNOWN_RUN_S))
-    steps: Pipeline | None = None
+    steps: steps.Pipeline | None = None
 
 
 def load(
@@ -82,7 +82,8 @@ def load(
     release: str = "",
 ) -> Serving:
     """Load and warm up a model that is not yet to serve. `threads` and `providers` are what `runtime` leaves
-    to the device, `compiled` is a folder for its optimised form. Raise ModelError."""
+    to the device, `compiled` is a folder for its optimised form. Its steps are the `steps.json` beside it.
+    Raise ModelError."""
     loaded = engine.Engine(
         path,
         threads=runtime.threads or threads,
@@ -94,6 +95,7 @@ def load(
     interface = Interface(
         inputs=loaded.inputs, outputs=loaded.outputs, columns=declared.columns, labels=declared.labels
     )
+    declared_steps = steps.of_graph(path, loaded.inputs, loaded.outputs)
     run_s = _warm_up(loaded, runtime.load_timeout_s)
     engine.trim_memory()
     return Serving(
@@ -107,6 +109,7 @@ def load(
         release=release,
         runtime=runtime,
         stats=Stats(run_s),
+        steps=declared_steps,
     )
 
 

@@ -70,7 +70,7 @@ def trial_load(
     `compiled` is a folder for the optimised form of the model, which the child makes, so that this process
     never needs the memory for that.
 
-    Raise ModelError with reason `load_timeout`, `load_memory`, `load_crash`, `interface` or what the
+    Raise ModelError with reason `load_timeout`, `load_memory`, `load_crash`, `interface`, `steps` or what the
     loader said, when the model is not fit to serve.
     """
     order = _Order(
@@ -158,6 +158,7 @@ def _cap_memory(max_memory_mb: int) -> None:
 def _child() -> None:
     order = msgspec.json.decode(sys.stdin.buffer.read(), type=_Order)
     _cap(order)
+    from edgeflow_agent import steps
     from edgeflow_agent.inference import engine
 
     _cap_memory(order.max_memory_mb)
@@ -171,6 +172,7 @@ def _child() -> None:
             digest=order.digest,
         )
         engine.check_interface(model, order.declared)
+        steps.of_graph(Path(order.path), model.inputs, model.outputs)
         model.warm_up()
     except errors.ModelError as error:
         verdict = Verdict(ok=False, reason=error.reason, message=str(error))

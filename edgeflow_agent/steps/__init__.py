@@ -6,6 +6,7 @@ document is described in docs/steps.md. Needs neither onnxruntime nor, but to de
 
 from __future__ import annotations
 
-from edgeflow_agent.steps.pipeline import FILE, Pipeline, beside, load
+from edgeflow_agent.steps.flow import Feed
+from edgeflow_agent.steps.pipeline import FILE, Pipeline, beside, load, of_graph
 
-__all__ = ["FILE", "Pipeline", "beside", "load"]
+__all__ = ["FILE", "Feed", "Pipeline", "beside", "load", "of_graph"]
