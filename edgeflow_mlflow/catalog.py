@@ -29,6 +29,7 @@ _MLMODEL = "MLmodel"
 _MLMODEL_BYTES = 16 * 2**20
 _COMPANION = "extra_files/edgeflow.json"
 _BASELINE = "extra_files/baseline.json"
+_STEPS = "extra_files/steps.json"
 # A bundle has at most 64 files; a model folder a few besides.
 _MAX_FILES = 256
 _FORMS = "models:/NAME/VERSION, models:/NAME@ALIAS, models:/NAME/latest, models:/m-ID or runs:/RUN_ID/PATH"
@@ -58,12 +59,13 @@ class Model:
 @dataclass(frozen=True, kw_only=True)
 class Description:
     """What the MLmodel file and its companions say: the ONNX file, the columns of the signature, the
-    class labels, and the baseline file when there is one."""
+    class labels, and the files of the baseline and the steps when there are any."""
 
     entry: str
     columns: tuple[dict[str, str], ...] = ()
     labels: tuple[str, ...] = ()
     baseline: str = ""
+    steps: str = ""
 
 
 @dataclass(frozen=True)
@@ -213,7 +215,7 @@ class Catalog:
             inner, _ = _listing(place, f"{base}/extra_files" if base else "extra_files")
             sizes |= {f"extra_files/{name}": size for name, size in inner.items()}
         wanted = [name for name in sizes if documents.FILE_NAME.fullmatch(name) and name != _MLMODEL]
-        wanted += [name for name in (_COMPANION, _BASELINE) if name in sizes]
+        wanted += [name for name in (_COMPANION, _BASELINE, _STEPS) if name in sizes]
         _check_size({name: sizes[name] for name in wanted}, self.max_bytes)
         if entry in wanted:
             for name in wanted:
@@ -338,6 +340,7 @@ def describe(folder: Path) -> Description:
         columns=said.columns,
         labels=mlmodel.labels(_companion(folder / _COMPANION).get("labels")) or said.labels,
         baseline=_BASELINE if (folder / _BASELINE).is_file() else "",
+        steps=_STEPS if (folder / _STEPS).is_file() else "",
     )
 
 

@@ -1,4 +1,4 @@
-"""Log an ONNX model with what a device needs: signature, labels, interface and the training baseline."""
+"""Log an ONNX model with what a device needs: signature, labels, interface, steps and training baseline."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgeflow_mlflow import errors
+from edgeflow_agent.steps import FILE as STEPS
+from edgeflow_mlflow import declared_steps, errors
 from edgeflow_mlflow.domain import baseline
 
 logger = logging.getLogger(__name__)
@@ -51,6 +52,7 @@ def log_model(
     labels: Sequence[Any] | None = None,
     columns: Sequence[str] | None = None,
     outputs: Arrays | None = None,
+    steps: Any = None,
     registered_model_name: str | None = None,
     signature: Any = None,
     input_example: Any = None,
@@ -67,6 +69,8 @@ def log_model(
         labels: Class names in the order of the class indices; by default the estimator's `classes_`.
         columns: Column names when `samples` is an array of two axes.
         outputs: The model's outputs on `samples` by output name; by default it is run on at most 10,000.
+        steps: What a device does before and after the graph (docs/steps.md): a list of steps, the document as
+            a dict, the path of a `steps.json`, or an `edgeflow_agent.steps.Pipeline`.
         registered_model_name: Register a version under this name.
         signature: An MLflow signature, instead of the inferred one.
         input_example: As for `mlflow.onnx.log_model`.
@@ -76,7 +80,7 @@ def log_model(
         MLflow's `ModelInfo`.
 
     Raises:
-        InvalidError: The model, its samples or its labels do not fit together; nothing was logged.
+        InvalidError: The model, its samples, labels or steps do not fit together; nothing was logged.
     """
     # ONNX Runtime's Linux wheels report home unless this stands before the first import.
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
@@ -85,6 +89,7 @@ def log_model(
     onnx_model = _onnx_model(model)
     graph_inputs, graph_outputs = _interface(onnx_model)
     names = _labels(model, labels, graph_outputs)
+    pipeline = None if steps is None else declared_steps.checked(steps, graph_inputs, graph_outputs)
     prepared = None
     results: Arrays = {}
     if samples is not None:
@@ -101,15 +106,21 @@ def log_model(
             "inputs": graph_inputs,
             "outputs": graph_outputs,
             "baseline": BASELINE if prepared else "",
+            "steps": STEPS if pipeline else "",
         }
         if prepared is not None:
             built = baseline.build(prepared.features, _output_features(results, names))
             (Path(folder) / BASELINE).write_bytes(baseline.encode(built))
             files.append(str(Path(folder) / BASELINE))
+        if pipeline is not None:
+            (Path(folder) / STEPS).write_bytes(pipeline.encode())
+            files.append(str(Path(folder) / STEPS))
         (Path(folder) / COMPANION).write_text(json.dumps(companion, indent=2) + "\n", encoding="utf-8")
         noted = {"format": _FORMAT, "labels": list(names)}
         if prepared is not None:
             noted["baseline"] = f"{_FOLDER}/{BASELINE}"
+        if pipeline is not None:
+            noted["steps"] = f"{_FOLDER}/{STEPS}"
         # MLflow would find the requirements by loading the model in a process of its own.
         if not kwargs.keys() & {"pip_requirements", "conda_env"}:
             kwargs["pip_requirements"] = mlflow.onnx.get_default_pip_requirements()

@@ -46,7 +46,7 @@ def parse(source: bytes | Mapping[str, Any] | Sequence[Any]) -> tuple[tuple[Befo
     Raise ModelError that names the entry and what is wrong with it."""
     if isinstance(source, bytes):
         if len(source) > MAX_BYTES:
-            raise _wrong(f"the document has {len(source)} bytes, over {MAX_BYTES}")
+            raise _wrong(f"the document has over {MAX_BYTES} bytes")
         try:
             source = msgspec.json.decode(source)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

@@ -164,7 +164,8 @@ def load(source: str | os.PathLike[str] | bytes | Mapping[str, Any] | Sequence[A
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
         try:
-            source = (path / FILE if path.is_dir() else path).read_bytes()
+            with (path / FILE if path.is_dir() else path).open("rb") as file:
+                source = file.read(document.MAX_BYTES + 1)
         except OSError as error:
             raise _unfit(f"cannot be read: {error}") from error
     return Pipeline(*document.parse(source))

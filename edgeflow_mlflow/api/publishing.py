@@ -52,6 +52,7 @@ def publish_model(
             columns=described.columns,
             labels=described.labels,
             baseline=described.baseline,
+            steps=described.steps,
             lineage=catalog.lineage(model),
         )
     return bundle, model.alias
@@ -88,8 +89,9 @@ def _restore(state: State, catalog: Catalog, bundle: models.Bundle) -> None:
             raise errors.TooManyError(
                 f"MLflow does not give out the files: {error}", retry_after_s=_RETRY_S
             ) from error
+        ours = {publish.BASELINE: described.baseline, publish.STEPS: described.steps}
         for item in bundle.files:
-            name = described.baseline if item["path"] == publish.BASELINE else item["path"]
+            name = ours.get(item["path"], item["path"])
             if name and (folder / name).is_file():
                 state.blobs.add(folder / name)
 

@@ -53,7 +53,7 @@ class RegistryHook:
         with tempfile.TemporaryDirectory(dir=data, prefix=leftovers.CHECKING) as name:
             try:
                 described = self._fetch(source, Path(name))
-                publish.check(Path(name), described.entry)
+                publish.check(Path(name), described.entry, steps=described.steps)
             except errors.ServerError as error:
                 raise MlflowException(
                     f"{error} (this server registers deployable ONNX models only: "

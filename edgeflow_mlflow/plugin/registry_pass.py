@@ -112,7 +112,7 @@ class RegistryPass:
             model = self._catalog.resolve(f"models:/{name}/{version}")
             with tempfile.TemporaryDirectory(dir=data, prefix=leftovers.CHECKING) as folder:
                 described = self._catalog.fetch(model, Path(folder))
-                publish.check(Path(folder), described.entry)
+                publish.check(Path(folder), described.entry, steps=described.steps)
         except UnreadableError as error:
             return "unreadable", str(error)
         except errors.UnprocessableError as error:

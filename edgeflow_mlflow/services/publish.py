@@ -10,6 +10,8 @@ from typing import Any
 
 from sqlalchemy import select
 
+from edgeflow_agent import errors as agent_errors
+from edgeflow_agent import steps as model_steps
 from edgeflow_agent.wire import documents
 from edgeflow_mlflow import errors
 from edgeflow_mlflow.db import models
@@ -17,6 +19,8 @@ from edgeflow_mlflow.services import onnx_scan
 from edgeflow_mlflow.services.state import State
 
 BASELINE = "baseline.json"
+STEPS = model_steps.FILE
+_OURS = (BASELINE, STEPS)
 _KEEP_FREE = 256 * 2**20
 
 
@@ -58,13 +62,16 @@ def publish(
     columns: Sequence[dict[str, str]],
     labels: Sequence[str],
     baseline: str,
+    steps: str = "",
     lineage: dict[str, Any],
 ) -> models.Bundle:
-    """Copy what the graph in `folder/entry` refers to, and the baseline, and keep the facts."""
-    scan = check(folder, entry)
+    """Copy what the graph in `folder/entry` refers to, the baseline and the steps, and keep the facts."""
+    scan = check(folder, entry, steps=steps)
     sources = {name: folder / name for name in scan.files}
     if baseline:
         sources[BASELINE] = folder / baseline
+    if steps:
+        sources[STEPS] = folder / steps
     total = sum(path.stat().st_size for path in sources.values())
     if total > state.config["limits.model_mb"] * 2**20:
         raise errors.UnprocessableError(
@@ -106,16 +113,34 @@ def publish(
     return row
 
 
-def check(folder: Path, entry: str) -> onnx_scan.Scan:
-    """Scan a model; raise UnprocessableError with every reason why it cannot go to a device."""
-    if not documents.FILE_NAME.fullmatch(entry) or entry == BASELINE:
+def check(folder: Path, entry: str, *, steps: str = "") -> onnx_scan.Scan:
+    """Scan a model; raise UnprocessableError with every reason why it cannot go to a device. `steps` is the
+    file of its steps, which must fit the graph."""
+    if not documents.FILE_NAME.fullmatch(entry) or entry in _OURS:
         raise errors.UnprocessableError(f"the model's file name {entry!r} cannot be used on a device")
     scan = onnx_scan.scan(folder, entry)
-    if len(scan.files) >= documents.MAX_FILES:
+    if len(scan.files) + len(_OURS) > documents.MAX_FILES:
         raise errors.UnprocessableError(
-            f"the model has {len(scan.files)} files, devices take fewer than {documents.MAX_FILES}: "
-            "save its external data in one file"
+            f"the model has {len(scan.files)} files, devices take at most "
+            f"{documents.MAX_FILES - len(_OURS)}: save its external data in one file"
+        )
+    if taken := sorted(set(scan.files) & set(_OURS)):
+        raise errors.UnprocessableError(
+            f"the model's weights are in {taken[0]!r}: give that file another name"
         )
     if scan.problems:
         raise errors.UnprocessableError("the model cannot go to a device: " + "; ".join(scan.problems))
+    if steps:
+        _check_steps(folder / steps, scan)
     return scan
+
+
+def _check_steps(path: Path, scan: onnx_scan.Scan) -> None:
+    inputs, outputs = (
+        [documents.from_builtins(documents.TensorSpec, item) for item in items]
+        for items in (scan.inputs, scan.outputs)
+    )
+    try:
+        model_steps.load(path).check(inputs, outputs)
+    except agent_errors.ModelError as error:
+        raise errors.UnprocessableError(f"the model cannot go to a device: {error}") from error
