@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import resource
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -22,6 +23,7 @@ class Metrics:
         self.active = 0
         self._counts = [0] * (len(BUCKETS) + 1)
         self._sum = 0.0
+        self._cpu = (time.process_time(), time.monotonic())
 
     def answered(self, status: str, seconds: float) -> None:
         """Count one answer."""
@@ -62,6 +64,12 @@ class Metrics:
         metric(
             "edgeflow_inference_memory_rss_bytes", "gauge", "Resident memory of the agent.", {"": _resident()}
         )
+        metric(
+            "edgeflow_inference_cpu_usage_ratio",
+            "gauge",
+            "Processor time of the agent since the last look, over the time that passed; 1 is one core.",
+            {"": self._cpu_usage()},
+        )
         serving = slot.current
         if serving is not None:
             labels = ",".join(
@@ -73,6 +81,12 @@ class Metrics:
                 )
             )
             metric("edgeflow_model_info", "gauge", "The model that answers.", {f"{{{labels}}}": 1})
+            metric(
+                "edgeflow_model_load_duration_seconds",
+                "gauge",
+                "How long the model that answers took to load and warm up.",
+                {"": serving.load_s},
+            )
         metric(
             "edgeflow_model_swaps_total",
             "counter",
@@ -93,6 +107,11 @@ class Metrics:
             {"": values["edgeflow_spool_dropped_total"]},
         )
         return "\n".join(lines) + "\n"
+
+    def _cpu_usage(self) -> float:
+        cpu, moment = self._cpu
+        self._cpu = now = (time.process_time(), time.monotonic())
+        return (now[0] - cpu) / max(now[1] - moment, 1e-9)
 
 
 def _number(value: float) -> str:

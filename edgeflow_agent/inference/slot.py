@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import threading
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
+
 from edgeflow_agent import steps
 from edgeflow_agent.inference import engine
+from edgeflow_agent.inference.protocols import quick
 from edgeflow_agent.wire.documents import Interface, ModelRef, Runtime
 
 _WARM_UPS = 3
@@ -62,8 +66,19 @@ class Serving:
     release: str = ""
     runtime: Runtime = dataclasses.field(default_factory=Runtime)
     loaded_at: datetime = dataclasses.field(default_factory=lambda: datetime.now(UTC))
+    load_s: float = 0.0
     stats: Stats = dataclasses.field(default_factory=lambda: Stats(_UNKNOWN_RUN_S))
     steps: steps.Pipeline | None = None
+
+    @functools.cached_property
+    def quick_decode(self) -> quick.Decode:
+        """The short way from JSON to the feed of this model, where there is one."""
+        return quick.plan(self.interface)
+
+    @functools.cached_property
+    def encoded_name(self) -> msgspec.Raw:
+        """Name and version as JSON: the same in every answer."""
+        return msgspec.Raw(msgspec.json.encode({"name": self.model.name, "version": self.model.version}))
 
 
 def load(
@@ -84,6 +99,7 @@ def load(
     """Load and warm up a model that is not yet to serve. `threads` and `providers` are what `runtime` leaves
     to the device, `compiled` is a folder for its optimised form. Its steps are the `steps.json` beside it.
     Raise ModelError."""
+    begin = time.perf_counter()
     loaded = engine.Engine(
         path,
         threads=runtime.threads or threads,
@@ -108,6 +124,7 @@ def load(
         generation=generation,
         release=release,
         runtime=runtime,
+        load_s=time.perf_counter() - begin,
         stats=Stats(run_s),
         steps=declared_steps,
     )

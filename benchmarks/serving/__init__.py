@@ -1,0 +1,1 @@
+"""The agent's server beside others: models, peers, load."""
