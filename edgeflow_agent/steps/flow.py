@@ -40,7 +40,8 @@ class Form:
     shape: Shape = None
 
     def __str__(self) -> str:
-        return {"request": "the request as it came", "records": "records"}.get(self.kind, f"a {self.kind}")
+        words = {"request": "the request as it came", "records": "records", "image": "an image"}
+        return words.get(self.kind, f"a {self.kind}")
 
 
 REQUEST = Form(kind="request")

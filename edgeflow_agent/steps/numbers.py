@@ -18,6 +18,8 @@ _WORDS = {
     type(None): "null",
 }
 
+_MAX_AXES = 32  # NumPy walks through no more
+
 
 def kind(value: Any) -> str:
     """What a value of JSON is, in words."""
@@ -37,6 +39,8 @@ def array(value: Any, dtype: str, what: str) -> Array:
         ) from error
     except OverflowError as error:
         raise errors.InputError(f"{what}: a number is out of range of {dtype}") from error
+    if given.ndim > _MAX_AXES:
+        raise errors.InputError(f"{what}: nested too deeply")
     if dtype == "string":
         return _strings(given, what)
     if given.size == 0 and given.dtype.kind in "Ofiub":

@@ -25,7 +25,7 @@ class Labels(After, tag="labels", frozen=True, kw_only=True):
     name: str = ""
     labels: tuple[str, ...] = ()
     activation: Activation = "none"
-    threshold: float = 0.0
+    threshold: float | None = None
     thresholds: dict[str, float] = {}  # noqa: RUF012 - msgspec copies it
     below: str | dict[str, str] | None = None
     rename: dict[str, str] = {}  # noqa: RUF012
@@ -48,7 +48,8 @@ class Labels(After, tag="labels", frozen=True, kw_only=True):
     def _named(self, row: Floats, index: int) -> dict[str, Any]:
         confidence = float(row[index])
         label: str | None = label_of(self.labels, index)
-        if not confidence >= self.thresholds.get(str(label), self.threshold):
+        needed = self.thresholds.get(str(label), self.threshold)
+        if needed is not None and not confidence >= needed:
             label = self.below.get(str(label)) if isinstance(self.below, dict) else self.below
         if label is not None:
             label = self.rename.get(label, label)
@@ -133,7 +134,7 @@ def classes(answer: dict[str, Any], output: str, count: int) -> Floats:
     if given.ndim == 1:
         given = given[np.newaxis]
     wide = max(given.shape[1:], default=0)
-    if not given.size or given.size != given.shape[0] * wide:
+    if not given.ndim or not given.size or given.size != given.shape[0] * wide:
         raise unfit(f"output {output!r} of shape {list(given.shape)} holds no row of scores for each item")
     if count and wide != count:
         raise unfit(f"output {output!r} scores {wide} classes, and {count} labels are declared")

@@ -65,7 +65,7 @@ class Category(Before, tag="category", frozen=True, kw_only=True):
         if self.encoding == "ordinal":
             return self.codes[index] if self.codes else index
         # A tuple says that these are columns of their own.
-        return tuple(float(index == place) for place in range(len(self.values) + (self.unknown == "other")))
+        return tuple(int(index == place) for place in range(len(self.values) + (self.unknown == "other")))
 
 
 class Columns(Before, tag="columns", frozen=True, kw_only=True):
@@ -121,7 +121,7 @@ class Columns(Before, tag="columns", frozen=True, kw_only=True):
                     )
                 cells.append(self.defaults[name])
             elif isinstance(cell, tuple):  # of a category: a caller has lists only
-                cells += cell
+                cells += map(bool, cell) if self.dtype == "bool" else cell
             elif not isinstance(cell, _TAKEN[self._kind]) or (
                 isinstance(cell, bool) and self._kind != "bool"
             ):
