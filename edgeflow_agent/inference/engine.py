@@ -42,6 +42,9 @@ DTYPES: dict[str, Any] = {
     "tensor(bool)": np.bool_,
     "tensor(string)": np.object_,
 }
+_FLOATS = ("tensor(float)", "tensor(double)", "tensor(float16)")
+# An optional input takes the same arrays, or none.
+DTYPES |= {f"optional({name})": dtype for name, dtype in DTYPES.items()}
 # What scikit-learn converters put at the end of classifiers (ZipMap).
 _SEQUENCE_OUTPUTS = ("seq(map(", "seq(tensor(")
 
@@ -108,8 +111,8 @@ class Engine:
             raise errors.ModelError(f"the model failed: {_brief(error)}", reason="run") from error
 
     def warm_up(self, handle: RunHandle | None = None) -> None:
-        """One run with zeros. A failure is the model's only when the graph fixes every dimension but the
-        first: otherwise the made-up sizes may be what it cannot bear."""
+        """One run with zeros. A failure is the model's only where zeros are an input like any other:
+        otherwise the made-up values or sizes may be what it cannot bear."""
         try:
             self.run(zeros(self.inputs), handle)
         except RunTerminatedError:
@@ -117,7 +120,7 @@ class Engine:
         except errors.EdgeflowError as error:
             if isinstance(error, errors.ModelError) and _is_memory(error):
                 raise errors.ModelError(str(error), reason="load_memory") from error
-            if _sizes_are_known(self.inputs):
+            if _zeros_must_do(self.inputs):
                 raise errors.ModelError(
                     f"the model fails on an input of zeros: {error}", reason="warm_up"
                 ) from error
@@ -234,9 +237,7 @@ def _refuse_unservable(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpe
                 reason="unsupported",
             )
     for spec in outputs:
-        if spec.dtype not in DTYPES and not (
-            spec.dtype.startswith(_SEQUENCE_OUTPUTS) and "bfloat" not in spec.dtype
-        ):
+        if not _is_answerable(spec.dtype):
             raise errors.ModelError(
                 f"output {spec.name!r} is {spec.dtype}, which cannot be answered; "
                 "add a Cast to float at the end of the model",
@@ -244,10 +245,18 @@ def _refuse_unservable(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpe
             )
 
 
-def _sizes_are_known(inputs: Sequence[TensorSpec]) -> bool:
+def _is_answerable(dtype: str) -> bool:
+    if dtype.startswith(_SEQUENCE_OUTPUTS):
+        return "bfloat" not in dtype
+    return dtype in DTYPES and not dtype.startswith("optional(")
+
+
+def _zeros_must_do(inputs: Sequence[TensorSpec]) -> bool:
+    """Whether a failure on zeros is the model's own: it takes numbers of known sizes. Whole numbers, lists
+    and scalars steer a graph (places, sizes, scales), and nothing says that zero is one of those."""
     return all(
-        spec.dtype != "tensor(string)"
-        and spec.shape
+        spec.dtype in _FLOATS
+        and len(spec.shape) > 1
         and all(isinstance(size, int) for size in spec.shape[1:])
         for spec in inputs
     )

@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 _READ_AHEAD = 32  # pipelined requests that wait before reading pauses
 _LINGER_S = 2.0  # how long a refused sender is listened to, so that it gets to read the refusal
 _WRITE_STALL_S = 60.0
+_READ_HEADERS = KEPT_HEADERS | {b"content-length", b"expect", b"host", b"transfer-encoding"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -153,33 +154,28 @@ class Connection(asyncio.Protocol):
         value = value or b""
         self._grow_head(len(name) + len(value) + 4)
         lowered = name.lower()
-        check = _CHECKED_HEADERS.get(lowered)
-        if check is not None:
-            check(self, value)
-        elif lowered in KEPT_HEADERS:
+        if lowered not in _READ_HEADERS:
+            return
+        if lowered in KEPT_HEADERS:
             earlier = self._headers.get(lowered)
             # Said twice means both: what allows only one value refuses the two together.
             self._headers[lowered] = value if earlier is None else earlier + b", " + value
-
-    def _on_length(self, value: bytes) -> None:
-        if self._length >= 0:
-            self._refuse(400, "bad_request", "Content-Length was sent twice")
-        if not value.isdigit() or len(value) > 18:
-            self._refuse(400, "bad_request", "Content-Length is not a number")
-        self._length = int(value)
-
-    def _on_transfer_encoding(self, value: bytes) -> None:
-        if value.strip().lower() != b"chunked" or self._chunked:
-            self._refuse(501, "transfer_encoding", "the only transfer encoding known here is chunked")
-        self._chunked = True
-
-    def _on_host(self, _value: bytes) -> None:
-        if self._host:
-            self._refuse(400, "bad_request", "Host was sent twice")
-        self._host = True
-
-    def _on_expect(self, value: bytes) -> None:
-        self._expect = value.strip().lower()
+        elif lowered == b"host":
+            if self._host:
+                self._refuse(400, "bad_request", "Host was sent twice")
+            self._host = True
+        elif lowered == b"content-length":
+            if self._length >= 0:
+                self._refuse(400, "bad_request", "Content-Length was sent twice")
+            if not value.isdigit() or len(value) > 18:
+                self._refuse(400, "bad_request", "Content-Length is not a number")
+            self._length = int(value)
+        elif lowered == b"transfer-encoding":
+            if value.strip().lower() != b"chunked" or self._chunked:
+                self._refuse(501, "transfer_encoding", "the only transfer encoding known here is chunked")
+            self._chunked = True
+        else:
+            self._expect = value.strip().lower()
 
     def on_headers_complete(self) -> None:
         """The head is whole."""
@@ -206,7 +202,8 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """The request is whole."""
-        path, query = _target(self._url)
+        url = self._url
+        path, query = (url, b"") if url[:1] == b"/" and b"?" not in url else _target(url)
         # A client of HTTP/1.0 gets its answer and the end of the connection.
         keep_alive = self._parser.should_keep_alive() and self._parser.get_http_version() == "1.1"
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
@@ -330,14 +327,6 @@ class Connection(asyncio.Protocol):
         self._stopping = True
         if self._busy is None and not self._queue and self._transport is not None:
             self._transport.close()
-
-
-_CHECKED_HEADERS = {
-    b"content-length": Connection._on_length,
-    b"transfer-encoding": Connection._on_transfer_encoding,
-    b"host": Connection._on_host,
-    b"expect": Connection._on_expect,
-}
 
 
 def _target(url: bytes) -> tuple[bytes, bytes]:

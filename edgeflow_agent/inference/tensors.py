@@ -36,6 +36,8 @@ def decode(value: Any, interface: Interface) -> dict[str, Any]:
     """The feed of a graph from what a person would send: a row, a batch, a record by column name, a list
     of records, or `{"inputs": …}`. Raise InputError that names the input and what is wrong with it."""
     inputs = interface.inputs
+    if len(inputs) == 1 and isinstance(value, list) and not (value and isinstance(value[0], dict)):
+        return {inputs[0].name: to_array(value, inputs[0])}
     names = {item.name for item in inputs}
     columns = [item.name for item in interface.columns]
     if isinstance(value, dict) and "inputs" in value and "inputs" not in names and "inputs" not in columns:
@@ -158,9 +160,12 @@ def reshaped(array: Any, spec: TensorSpec, shape: tuple[int, ...]) -> Any:
 
 def fits(shape: Sequence[int], declared: Sequence[Any]) -> bool:
     """Whether a tensor of this shape is one of those that the graph declares."""
-    return len(shape) == len(declared) and all(
-        not is_fixed(wanted) or wanted == given for wanted, given in zip(declared, shape, strict=True)
-    )
+    if len(shape) != len(declared):
+        return False
+    for wanted, given in zip(declared, shape, strict=True):
+        if wanted != given and is_fixed(wanted):
+            return False
+    return True
 
 
 def is_fixed(size: Any) -> bool:
@@ -211,7 +216,7 @@ def _numbers(value: Any, spec: TensorSpec, dtype: Any) -> Any:
             typed = array.astype(dtype)
         # JSON knows no infinity, so one that is there now mostly came from the cast.
         infinite = np.isinf(typed)
-        if infinite.any() and not np.isinf(array[infinite]).all():
+        if np.count_nonzero(infinite) and not np.isinf(array[infinite]).all():
             raise errors.InputError(f"input {spec.name!r}: a number is out of range of {spec.dtype}")
         return typed
     if dtype is np.bool_:

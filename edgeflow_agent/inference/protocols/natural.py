@@ -56,13 +56,12 @@ def _parameters(query: bytes) -> Mapping[str, list[str]]:
 
 def _answer(serving: Serving, query: bytes, feed: Any, outputs: Sequence[Any]) -> Response:
     answer: dict[str, Any] = {}
-    steps = serving.steps
-    by_name = dict(zip(serving.engine.output_names, outputs, strict=True))
+    names, steps = serving.engine.output_names, serving.steps
     own = steps is not None and steps.gives_answer
     if steps is not None and own:
-        answer["result"] = steps.after(by_name, feed)
+        answer["result"] = steps.after(dict(zip(names, outputs, strict=True)), feed)
     if not own or _parameters(query).get("outputs", ["false"])[-1] in _TRUE:
-        answer["outputs"] = {name: tensors.encode(value) for name, value in by_name.items()}
+        answer["outputs"] = {name: tensors.encode(value) for name, value in zip(names, outputs, strict=True)}
     answer["model"] = {"name": serving.model.name, "version": serving.model.version}
     if serving.interface.labels and not own:
         labels = tensors.predicted_labels(outputs, serving.interface.labels)

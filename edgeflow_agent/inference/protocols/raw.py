@@ -12,6 +12,8 @@ from edgeflow_agent.inference import tensors
 from edgeflow_agent.inference.engine import DTYPES
 from edgeflow_agent.wire.documents import Interface, TensorSpec
 
+_ALIGNMENT = 16  # of what numpy allocates
+
 
 def decode(body: bytes, interface: Interface, shape: str) -> dict[str, Any]:
     """The feed from little-endian bytes; `shape` is what the caller says, as in `1,3,224,224`, or empty.
@@ -40,7 +42,8 @@ def from_bytes(data: bytes | memoryview, spec: TensorSpec, shape: tuple[int, ...
     flat = np.frombuffer(data, dtype.newbyteorder("<"))
     if dtype == np.bool_ and (flat.view(np.uint8) > 1).any():
         raise errors.InputError(f"input {spec.name!r}: a byte of a boolean is neither 0 nor 1")
-    if not flat.flags.aligned:
+    if flat.ctypes.data % _ALIGNMENT:
+        # ONNX Runtime sums in another order, and rounds otherwise, where memory begins elsewhere.
         flat = flat.copy()
     return tensors.reshaped(flat, spec, shape)
 
