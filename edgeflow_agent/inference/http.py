@@ -9,6 +9,7 @@ from pathlib import Path
 
 from edgeflow_agent import errors
 from edgeflow_agent.inference.http_protocol import Connection, Limits
+from edgeflow_agent.inference.known_heads import KnownHeads
 from edgeflow_agent.inference.messages import Application
 
 _BACKLOG = 512
@@ -90,6 +91,7 @@ class HttpServer:
         self._limits = limits
         self._listener = listener
         self._connections: set[Connection] = set()
+        self._heads = KnownHeads()
         self._server: asyncio.Server | None = None
         self._sweeper: asyncio.Task[None] | None = None
 
@@ -98,7 +100,7 @@ class HttpServer:
         loop = asyncio.get_running_loop()
         create = loop.create_unix_server if self._listener.family == socket.AF_UNIX else loop.create_server
         self._server = await create(
-            lambda: Connection(self._app, self._limits, self._connections),
+            lambda: Connection(self._app, self._limits, self._connections, self._heads),
             sock=self._listener,
             backlog=_BACKLOG,
         )

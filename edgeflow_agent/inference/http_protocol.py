@@ -11,6 +11,7 @@ from typing import Any
 
 import httptools
 
+from edgeflow_agent.inference.known_heads import KnownHeads
 from edgeflow_agent.inference.messages import KEPT_HEADERS, Application, Request, Response, head
 from edgeflow_agent.inference.refusals import refusal
 
@@ -41,10 +42,14 @@ class _StoppedError(Exception):
 class Connection(asyncio.Protocol):
     """One client. Requests are answered in the order in which they came."""
 
-    def __init__(self, app: Application, limits: Limits, connections: set[Connection]) -> None:
+    def __init__(
+        self, app: Application, limits: Limits, connections: set[Connection], heads: KnownHeads
+    ) -> None:
         self._app = app
         self._limits = limits
         self._connections = connections
+        self._heads = heads
+        self._received = b""
         self._transport: asyncio.Transport | None = None
         self._parser: Any = None
         self._queue: collections.deque[Request] = collections.deque()
@@ -84,8 +89,16 @@ class Connection(asyncio.Protocol):
             return
         self._silent = False
         if self._phase == "idle":
+            request = None if self._queue else self._heads.request(data)
+            if request is not None:
+                self._queue.append(request)
+                self._silent = True
+                self._enter("idle")
+                self._pump()
+                return
             self._enter("head")
         self._head_began = False
+        self._received = data
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -207,7 +220,10 @@ class Connection(asyncio.Protocol):
         # A client of HTTP/1.0 gets its answer and the end of the connection.
         keep_alive = self._parser.should_keep_alive() and self._parser.get_http_version() == "1.1"
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        self._queue.append(Request(self._parser.get_method(), path, query, self._headers, body, keep_alive))
+        request = Request(self._parser.get_method(), path, query, self._headers, body, keep_alive)
+        self._queue.append(request)
+        if keep_alive and self._head_began and not self._chunked and not self._expect:
+            self._heads.remember(self._received, request, max(self._length, 0))
         self._body = []
         self._enter("idle")
         self._silent = True

@@ -36,7 +36,9 @@ def read(request: Request, serving: Serving) -> Asked:
         feed = steps.before(tensors.parse(request.body) if kind == JSON else request.body)
         return Asked(feed, functools.partial(_answer, serving, request.query, feed))
     if kind == JSON:
-        plain = tensors.decode(tensors.parse(request.body), serving.interface)
+        plain = serving.quick_decode(request.body) or tensors.decode(
+            tensors.parse(request.body), serving.interface
+        )
     else:
         plain = raw.decode(request.body, serving.interface, _shape(request))
     return Asked(plain, functools.partial(_answer, serving, request.query, None))
@@ -60,9 +62,9 @@ def _answer(serving: Serving, query: bytes, feed: Any, outputs: Sequence[Any]) -
     own = steps is not None and steps.gives_answer
     if steps is not None and own:
         answer["result"] = steps.after(dict(zip(names, outputs, strict=True)), feed)
-    if not own or _parameters(query).get("outputs", ["false"])[-1] in _TRUE:
+    if not own or (query and _parameters(query).get("outputs", ["false"])[-1] in _TRUE):
         answer["outputs"] = {name: tensors.encode(value) for name, value in zip(names, outputs, strict=True)}
-    answer["model"] = {"name": serving.model.name, "version": serving.model.version}
+    answer["model"] = serving.encoded_name
     if serving.interface.labels and not own:
         labels = tensors.predicted_labels(outputs, serving.interface.labels)
         if labels is not None:

@@ -1,0 +1,41 @@
+"""Heads of requests that the parser has read before.
+
+A client that keeps its connection sends the same head with every request. What the parser makes of bytes
+between two messages depends on nothing but the bytes, so the same bytes need no second parsing.
+"""
+
+from __future__ import annotations
+
+from edgeflow_agent.inference.messages import Request
+
+_MOST = 128
+_LONGEST = 1024
+_END = b"\r\n\r\n"
+
+
+class KnownHeads:
+    """Shared by all connections of a server, bounded in number and in length."""
+
+    def __init__(self) -> None:
+        self._requests: dict[bytes, tuple[Request, int]] = {}
+
+    def request(self, data: bytes) -> Request | None:
+        """The request that `data` is, if it is one whole request with a known head and nothing else. `data`
+        begins where a request begins."""
+        end = data.find(_END, 0, _LONGEST) + 4
+        if end < 4:
+            return None
+        known = self._requests.get(data[:end])
+        if known is None or known[1] != len(data) - end:
+            return None
+        return known[0]._replace(body=data[end:])
+
+    def remember(self, data: bytes, request: Request, length: int) -> None:
+        """Keep the head of a request that `data` was alone, with a body of `length` bytes as its
+        Content-Length says, on a connection that is kept."""
+        end = data.find(_END, 0, _LONGEST) + 4
+        if end < 4 or end + length != len(data):
+            return
+        if len(self._requests) >= _MOST:
+            self._requests.clear()  # many clients, or one that plays games: the parser is quick enough
+        self._requests[data[:end]] = (request._replace(body=b""), length)
