@@ -21,6 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edgeflow_agent import errors
 from edgeflow_agent.inference import slot
 from edgeflow_agent.inference.http_protocol import Connection, Limits
+from edgeflow_agent.inference.known_heads import KnownHeads
 from edgeflow_agent.inference.messages import Request, Response
 from edgeflow_agent.runtime.serving import ServingThread
 from edgeflow_agent.wire.documents import Column, Interface, ModelRef
@@ -460,7 +461,7 @@ def test_no_bytes_break_a_connection(pieces: list[bytes], step: int) -> None:
         asked.append(asked_for)
         return Response(200, b"{}")
 
-    connection = Connection(app, Limits(max_body=1000), set())
+    connection = Connection(app, Limits(max_body=1000), set(), KnownHeads())
     transport = NoTransport()
     connection.connection_made(transport)
     data = b"".join(pieces)
