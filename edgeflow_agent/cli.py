@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import json
 import logging
 import signal
@@ -41,6 +42,16 @@ def _configured(file: Path | None, **overrides: Any) -> configuration.AgentConfi
     config = configuration.load(file, overrides=overrides)
     logging.basicConfig(level=config.log_level.upper(), format=_LOG_FORMAT, stream=sys.stderr)
     return config
+
+
+def _check_managed() -> None:
+    """Raise ConfigError when what belonging to a server takes is not installed."""
+    missing = [name for name in ("cryptography", "paho") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise errors.ConfigError(
+            "this agent is installed for serving alone; to belong to a server it needs more: "
+            "pip install 'edgeflow-agent[managed]'"
+        )
 
 
 def _stop_signal() -> threading.Event:
@@ -161,6 +172,7 @@ def _try_it(url: str, body: str) -> str:
 @_fails_in_one_line
 def enroll(token: str, target: str | None, file: Path | None, force: bool, **overrides: Any) -> None:
     """Give this device an identity."""
+    _check_managed()
     config = _configured(file, log_level="warning", **overrides)
     name = target or config.target
     if not name:
@@ -185,6 +197,7 @@ def enroll(token: str, target: str | None, file: Path | None, force: bool, **ove
 @_fails_in_one_line
 def run(file: Path | None, **overrides: Any) -> None:
     """Run the agent of an enrolled device."""
+    _check_managed()
     config = _configured(file, **overrides)
     from edgeflow_agent.runtime.agent import Agent
     from edgeflow_agent.runtime.systemd import Systemd

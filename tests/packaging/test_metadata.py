@@ -18,8 +18,10 @@ def read(path: Path) -> configparser.ConfigParser:
     return parser
 
 
-def requirements(path: Path) -> dict[str, str]:
+def requirements(path: Path, extra: str = "") -> dict[str, str]:
     lines = read(path)["options"]["install_requires"].split("\n")
+    if extra:
+        lines = read(path)["options.extras_require"][extra].split("\n")
     found = {}
     for line in filter(None, (line.strip() for line in lines)):
         match = re.fullmatch(r"([A-Za-z0-9._-]+)(.*)", line)
@@ -30,10 +32,12 @@ def requirements(path: Path) -> dict[str, str]:
 
 WHOLE = requirements(ROOT / "setup.cfg")
 AGENT = requirements(ROOT / "packaging" / "agent" / "setup.cfg")
+MANAGED = requirements(ROOT / "packaging" / "agent" / "setup.cfg", "managed")
 
 
 def test_the_agents_list_is_part_of_the_whole_with_the_same_bounds() -> None:
-    assert AGENT.items() <= WHOLE.items()
+    assert (AGENT | MANAGED).items() <= WHOLE.items()
+    assert not AGENT.keys() & MANAGED.keys()
 
 
 def test_the_agents_list_holds_nothing_of_the_server() -> None:

@@ -103,22 +103,43 @@ def test_the_metadata_of_a_wheel(wheels: dict[str, Path], name: str) -> None:
     assert metadata["Requires-Python"] == ">=3.11"
 
 
-@pytest.fixture(scope="session")
-def device(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A clean environment with the agent's wheel and what it asks for."""
-    folder = tmp_path_factory.mktemp("device") / "venv"
+def install(what: str, folder: Path) -> Path:
     run(sys.executable, "-m", "venv", folder)
     run(
         folder / "bin" / "python",
         *("-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"),
-        wheels["edgeflow_agent"],
+        what,
     )
     return folder / "bin"
 
 
+@pytest.fixture(scope="session")
+def device(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clean environment with the agent's wheel and what it asks for on a device that has a server."""
+    return install(f"{wheels['edgeflow_agent']}[managed]", tmp_path_factory.mktemp("device") / "venv")
+
+
+@pytest.fixture(scope="session")
+def alone(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clean environment with the agent's wheel and what serving a model takes."""
+    return install(str(wheels["edgeflow_agent"]), tmp_path_factory.mktemp("alone") / "venv")
+
+
+def packages(bin_folder: Path, tmp_path: Path) -> set[str]:
+    listed = json.loads(run(bin_folder / "python", "-m", "pip", "list", "--format=json", cwd=tmp_path))
+    return {item["name"].lower() for item in listed} - {"pip", "setuptools"}
+
+
+def test_serving_alone_takes_few_packages(alone: Path, tmp_path: Path) -> None:
+    assert len(packages(alone, tmp_path)) <= 10, packages(alone, tmp_path)
+    words = ["enroll", "--server", "http://127.0.0.1:1", "--token", "x", "--target", "robot-07"]
+    ended = subprocess.run([alone / "edgeflow-agent", *words], capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert "pip install 'edgeflow-agent[managed]'" in ended.stderr
+
+
 def test_the_device_environment_is_lean(device: Path, tmp_path: Path) -> None:
-    listed = json.loads(run(device / "python", "-m", "pip", "list", "--format=json", cwd=tmp_path))
-    names = {item["name"].lower() for item in listed}
+    names = packages(device, tmp_path)
     assert "edgeflow-agent" in names
     assert not names & {
         *("mlflow", "mlflow-skinny", "flask", "sqlalchemy", "amqtt", "alembic", "pandas", "requests", "onnx"),
@@ -140,7 +161,7 @@ def test_the_agent_says_its_version(device: Path, tmp_path: Path) -> None:
     assert VERSION in run(device / "edgeflow-agent", "--version", cwd=tmp_path)
 
 
-def test_the_agent_serves_a_model(device: Path, tmp_path: Path) -> None:
+def test_the_agent_serves_a_model(alone: Path, tmp_path: Path) -> None:
     """The standalone promise: one command, no server, no configuration."""
     node = helper.make_node("Mul", ["x", "two"], ["y"])
     graph = helper.make_graph(
@@ -158,7 +179,7 @@ def test_the_agent_serves_a_model(device: Path, tmp_path: Path) -> None:
     home.mkdir()
     environment = {"PATH": os.environ["PATH"], "HOME": str(home)}
     process = subprocess.Popen(
-        [str(device / "edgeflow-agent"), "serve", "double.onnx", "--port", str(port)],
+        [str(alone / "edgeflow-agent"), "serve", "double.onnx", "--port", str(port)],
         cwd=tmp_path,
         env=environment,
         stdin=subprocess.DEVNULL,
