@@ -92,7 +92,14 @@ class Feed(dict[str, Any]):
         self.one = True  # the request was one thing, not a list of them
 
 
-class Step(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="step"):
+class Step(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    forbid_unknown_fields=True,
+    tag_field="step",
+    dict=True,  # a place for what is computed once
+):
     """One entry of the document; its class says which step, its fields are the parameters."""
 
     @property

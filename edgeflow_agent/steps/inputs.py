@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -65,19 +66,20 @@ class Constant(Before, tag="constant", frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         try:
-            self.array()
+            _ = self.array
         except errors.InputError as error:
             raise ValueError(str(error)) from error
 
+    @functools.cached_property
     def array(self) -> Array:
         """The value; the graph only reads it."""
         return numbers.array(self.value, self.dtype, "the value")
 
     def form(self, given: Form) -> Form:
-        return Form(kind="tensor", dtype=self.dtype, shape=self.array().shape)
+        return Form(kind="tensor", dtype=self.dtype, shape=self.array.shape)
 
     def run(self, value: Any, feed: Feed) -> Any:
-        feed[self.input] = self.array()
+        feed[self.input] = self.array
         return value
 
 

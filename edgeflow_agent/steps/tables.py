@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any, Literal
 
@@ -52,12 +53,15 @@ class Category(Before, tag="category", frozen=True, kw_only=True):
         return Form(kind="records")
 
     def run(self, value: Any, feed: Feed) -> list[dict[str, Any]]:
-        table = {_key(item): index for index, item in enumerate(self.values)}
         rows = records(value, feed)
-        return [{**row, self.field: self._encoded(row.get(self.field), table)} for row in rows]
+        return [{**row, self.field: self._encoded(row.get(self.field))} for row in rows]
 
-    def _encoded(self, given: Any, table: dict[Any, int]) -> Any:
-        index = table.get(_key(given)) if isinstance(given, (str, bool, int, float)) else None
+    @functools.cached_property
+    def _places(self) -> dict[tuple[str, Any], int]:
+        return {_key(item): index for index, item in enumerate(self.values)}
+
+    def _encoded(self, given: Any) -> Any:
+        index = self._places.get(_key(given)) if isinstance(given, (str, bool, int, float)) else None
         if index is None:
             if self.unknown == "error":
                 raise errors.InputError(f"field {self.field!r}: {_shown(given)} is none of the known values")

@@ -5,6 +5,7 @@ MLflow wants exactly one client class and the functions `run_local` and `target_
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 from typing import Any, NoReturn, TypeVar
 
@@ -132,7 +133,8 @@ class EdgeflowDeploymentClient(base.BaseDeploymentClient):
     ) -> PredictionsResponse:
         """Ask one connected device of a deployment (or of a fleet) over MQTT.
 
-        `inputs`: a DataFrame, an array, a list, or a dict as `POST /infer` takes it.
+        `inputs`: a DataFrame, an array, a list, a dict as `POST /infer` takes it, or the bytes of an image or
+        a file when the model's steps take them.
         """
         name = deployment_name or self._deployment_of(endpoint)
         answer = self._client.predict(name, records.PredictRequest(inputs=_plain(inputs)))
@@ -146,7 +148,7 @@ class EdgeflowDeploymentClient(base.BaseDeploymentClient):
         only = next(iter(outputs.values())) if len(outputs) == 1 else outputs
         return PredictionsResponse(
             {
-                "predictions": answer.answer.get("labels", only),
+                "predictions": answer.answer.get("result", answer.answer.get("labels", only)),
                 "outputs": outputs,
                 "model": answer.answer.get("model"),
                 "target": answer.target,
@@ -272,6 +274,8 @@ def _convert(kind: type[T], value: dict[str, Any]) -> T:
 
 
 def _plain(inputs: Any) -> Any:
+    if isinstance(inputs, bytes):
+        return {"b64": base64.b64encode(inputs).decode()}
     if hasattr(inputs, "columns"):  # a pandas DataFrame
         if list(inputs.columns) == list(range(len(inputs.columns))):
             # Names that pandas made up, as of a list of lists that `mlflow deployments predict` has read.

@@ -14,7 +14,7 @@ import onnx
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from edgeflow_agent import errors
+from edgeflow_agent import errors, steps
 from edgeflow_agent.runtime.agent import Agent
 from edgeflow_agent.testing import FakeServer
 from edgeflow_agent.wire import documents, signing
@@ -47,6 +47,45 @@ def test_install_and_update(server: FakeServer, serving: Agent) -> None:
     assert any(headers.get("x-edgeflow-generation") == "2" for _, _, headers in server.requests) or wait_for(
         lambda: any(h.get("x-edgeflow-generation") == "2" for _, _, h in list(server.requests))
     )
+
+
+STEPS = [
+    {"step": "columns", "names": ["a", "b", "c", "d"], "defaults": {"d": 5}},
+    {"step": "feed", "input": "x"},
+    {"step": "threshold", "output": "y", "name": "size", "threshold": 20, "labels": ["small", "large"]},
+]
+
+
+def test_steps_come_with_the_model_and_go_with_it(server: FakeServer, serving: Agent) -> None:
+    server.deploy(2, {"model.onnx": linear(2), "steps.json": steps.load(STEPS).encode()})
+    server.wait_report("deployed", execution="e2")
+    _, answer = request(f"{serving.url}/infer", {"a": 1, "b": 2, "c": 3})
+    assert answer["result"]["size"] == {"label": "large", "score": 22.0}
+    status, answer = request(f"{serving.url}/infer", {"a": 1, "b": 2})
+    assert status == 400
+    assert answer["error"]["message"].startswith("before[0] columns: field 'c' is missing")
+    server.deploy(3, {"model.onnx": linear(3)})
+    server.wait_report("deployed", execution="e3")
+    assert served(serving) == 12.0
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"{", "the document is not JSON"),
+        (b'{"format": 9}', "format 9"),
+        (b'{"after": [{"step": "labels", "output": "z"}]}', r"after[0] labels: there is no output 'z'"),
+        (steps.load([{**STEPS[0], "names": ["d"]}, STEPS[1]]).encode(), "gives 1 along axis 1"),
+    ],
+)
+def test_steps_that_do_not_fit_end_the_deployment(
+    server: FakeServer, serving: Agent, content: bytes, words: str
+) -> None:
+    server.deploy(2, {"model.onnx": linear(2), "steps.json": content})
+    report = server.wait_report("failed", execution="e2")
+    assert report.reason == "steps"
+    assert words in report.message
+    assert served(serving) == 4.0
 
 
 def test_the_same_files_are_adopted_without_a_download(server: FakeServer, serving: Agent) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import mlflow
 import numpy as np
 import onnx
+import onnxruntime
 import pandas as pd
 import pytest
 import yaml
@@ -25,6 +26,7 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from edgeflow_agent import steps
 from edgeflow_mlflow import errors, log_model
 
 ROOT = Path(__file__).parents[2]
@@ -97,6 +99,62 @@ def baseline(folder: Path) -> dict[str, Any]:
 def shares(feature: dict[str, Any]) -> dict[str, int]:
     categories = feature["categories"]
     return dict(zip(categories["value"], categories["count"], strict=True))
+
+
+STEPS = [
+    {"step": "columns", "names": ["a", "b", "c", "d"]},
+    {"step": "feed", "input": "x"},
+    {"step": "labels", "output": "scores", "labels": ["x", "y", "z"], "activation": "softmax"},
+]
+
+
+@pytest.mark.parametrize("form", ["list", "dict", "pipeline", "path"])
+def test_steps_are_stored_as_the_device_reads_them(form: str, tmp_path: Path) -> None:
+    pipeline = steps.load(STEPS)
+    (tmp_path / "mine.json").write_bytes(pipeline.encode())
+    as_dict = {"before": STEPS[:2], "after": STEPS[2:]}
+    given = {"list": STEPS, "dict": as_dict, "pipeline": pipeline, "path": tmp_path / "mine.json"}[form]
+    folder = folder_of(log_model(graph([None, 4]), steps=given))
+    assert (folder / "extra_files" / "steps.json").read_bytes() == pipeline.encode()
+    assert companion(folder)["steps"] == "steps.json"
+    mlmodel = yaml.safe_load((folder / "MLmodel").read_text())
+    assert mlmodel["metadata"]["edgeflow"]["steps"] == "extra_files/steps.json"
+    # The folder of the model, and the model in it, are all that a notebook needs.
+    again = steps.beside(folder / "model.onnx")
+    assert again == pipeline
+    session = onnxruntime.InferenceSession(folder / "model.onnx")
+    feed = again.before({"a": 1, "b": 2, "c": 3, "d": 4})
+    answer = again.after({"scores": session.run(None, feed)[0]}, feed)
+    assert answer["scores"]["label"] == "z"
+
+
+@pytest.mark.parametrize(
+    ("declared", "words"),
+    [
+        ([{**STEPS[0], "step": "colums"}], r"before\[0\]: no step 'colums' is known here"),
+        (
+            [STEPS[0], {"step": "feed", "input": "X"}],
+            r"before\[1\] feed: the graph has no input 'X'; it has x",
+        ),
+        (
+            [{**STEPS[2], "output": "score"}],
+            r"after\[0\] labels: there is no output 'score'; there are 'scores'",
+        ),
+        ([{**STEPS[2], "labels": ["x", "y"]}], "2 labels for an output of shape"),
+        ("nowhere.json", "cannot be read"),
+        (5, "must be an object"),
+    ],
+)
+def test_steps_that_do_not_fit_the_graph_are_not_logged(declared: Any, words: str) -> None:
+    with pytest.raises(errors.InvalidError, match=words):
+        log_model(graph([None, 4]), steps=declared)
+    assert mlflow.search_logged_models(output_format="list") == []
+
+
+def test_without_steps_there_is_no_file() -> None:
+    folder = folder_of(log_model(graph([None, 4])))
+    assert companion(folder)["steps"] == ""
+    assert not (folder / "extra_files" / "steps.json").exists()
 
 
 def test_an_estimator_with_a_data_frame(classifier: Any, iris: tuple[pd.DataFrame, pd.Series]) -> None:

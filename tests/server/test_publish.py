@@ -73,6 +73,51 @@ def test_a_good_model_with_external_weights(tmp_path: Path, state: State) -> Non
     assert known.id == bundle.id
 
 
+STEPS = b'{"before": [{"step": "columns", "names": ["a", "b"]}, {"step": "feed", "input": "x"}]}'
+
+
+def test_steps_go_into_the_bundle(tmp_path: Path, state: State) -> None:
+    entry = save(tmp_path, model())
+    (tmp_path / "extra_files").mkdir()
+    (tmp_path / "extra_files" / "steps.json").write_bytes(STEPS)
+    (tmp_path / "MLmodel").write_text(ONNX)
+    described = catalog.describe(tmp_path)
+    assert described.steps == "extra_files/steps.json"
+    more: dict[str, Any] = {"entry": entry, "columns": (), "labels": (), "baseline": "", "lineage": {}}
+    plain = publish.publish(state, ORIGIN, tmp_path, **more)
+    bundle = publish.publish(state, ORIGIN, tmp_path, steps=described.steps, **more)
+    assert [item["path"] for item in bundle.files] == ["model.onnx", "steps.json"]
+    assert bundle.digest != plain.digest
+    stored = state.blobs.find(bundle.files[1]["sha256"])
+    assert stored is not None
+    assert stored.read_bytes() == STEPS
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"no JSON", "the document is not JSON"),
+        (b" " * (2**20 + 1), "over 1048576 bytes"),
+        (STEPS.replace(b'"x"', b'"y"'), r"before\[1\] feed: the graph has no input 'y'"),
+        (STEPS.replace(b'"a", ', b""), "gives 1 along axis 1, and the graph takes 2"),
+    ],
+)
+def test_steps_that_do_not_fit_never_reach_a_device(tmp_path: Path, content: bytes, words: str) -> None:
+    entry = save(tmp_path, model())
+    (tmp_path / "steps.json").write_bytes(content)
+    with pytest.raises(errors.UnprocessableError, match=words):
+        publish.check(tmp_path, entry, steps="steps.json")
+
+
+def test_weights_do_not_take_the_place_of_what_comes_with_a_model(tmp_path: Path) -> None:
+    (tmp_path / "steps.json").write_bytes(np.ones(4, np.float32).tobytes())
+    entry = save(tmp_path, with_weights(external("steps.json")))
+    with pytest.raises(errors.UnprocessableError, match=r"weights are in 'steps\.json'"):
+        publish.check(tmp_path, entry)
+    with pytest.raises(errors.UnprocessableError, match="cannot be used"):
+        publish.check(tmp_path, save(tmp_path, model(), "steps.json"))
+
+
 @pytest.mark.parametrize("location", ["../secret", "/etc/passwd", "a/b", ".hidden", "", "w\x00x", "*"])
 def test_weights_outside_the_folder_are_refused(tmp_path: Path, location: str) -> None:
     (tmp_path / "secret").write_bytes(b"0" * 16)
