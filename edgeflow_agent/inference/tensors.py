@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,8 @@ from edgeflow_agent.inference.engine import DTYPES
 from edgeflow_agent.wire.documents import Interface, TensorSpec
 
 _FLOATS = (np.float16, np.float32, np.float64)
+# A tensor of 1000000000 times nothing has no values, but as many empty lists in JSON.
+_LARGEST_EMPTY = 1 << 20
 _EXAMPLE_VALUES = {"tensor(string)": '"text"', "tensor(bool)": "true"}
 
 
@@ -150,6 +153,8 @@ def reshaped(array: Any, spec: TensorSpec, shape: tuple[int, ...]) -> Any:
         raise errors.InputError(
             f"input {spec.name!r}: expected {expected(spec)}, got {_word(array)} of shape {_shape(shape)}"
         )
+    if 0 in shape and math.prod(size for size in shape if size) > _LARGEST_EMPTY:
+        raise errors.InputError(f"input {spec.name!r}: {_shape(shape)} is much for a tensor without values")
     try:
         return array.reshape(shape)
     except ValueError as error:
