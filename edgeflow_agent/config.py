@@ -140,7 +140,7 @@ SETTINGS: tuple[Setting, ...] = (
     _setting("serve.header_timeout_s", float, 10.0, "Patience with the head of a request.", minimum=0.05),
     _setting("serve.body_timeout_s", float, 30.0, "Patience with the body of a request.", minimum=0.05),
     _setting("serve.idle_timeout_s", float, 75.0, "How long an idle connection is kept.", minimum=0.05),
-    _setting("serve.max_connections", int, 512, "Connections at the same time.", minimum=1),
+    _setting("serve.max_connections", int, 2048, "Connections at the same time.", minimum=1),
     _setting(
         "serve.drain_s", float, 10.0, "How long a stop waits for requests that are being answered.", minimum=0
     ),
@@ -186,7 +186,7 @@ class AgentConfig:
     header_timeout_s: float = 10.0
     body_timeout_s: float = 30.0
     idle_timeout_s: float = 75.0
-    max_connections: int = 512
+    max_connections: int = 2048
     drain_s: float = 10.0
     max_model_mb: int = 4096
     keep_free_mb: int = 256

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 import socket
 import threading
 from collections.abc import Callable, Mapping
@@ -18,6 +19,8 @@ from edgeflow_agent.inference.routes import Routes
 from edgeflow_agent.inference.slot import Slot
 
 logger = logging.getLogger(__name__)
+
+_OTHER_FILES = 128
 
 
 class ServingThread:
@@ -37,6 +40,7 @@ class ServingThread:
             http.bind_unix(config.unix_socket) if config.unix_socket else http.bind(config.host, config.port)
         )
         self.url = http.url_of(self._listener)
+        _allow_open_files(config.max_connections + _OTHER_FILES)
         if not http.is_loopback(self._listener):
             logger.warning(
                 "anybody who reaches %s can ask this model: serve.host is not loopback", config.host
@@ -119,3 +123,15 @@ class ServingThread:
         await self._stop.wait()
         await server.stop(config.drain_s)
         predictor.close()
+
+
+def _allow_open_files(wanted: int) -> None:
+    """Raise the number of files that may be open, as far as the system lets: each connection is one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    if most < wanted:
+        logger.warning(
+            "the system allows %d open files, so fewer connections than serve.max_connections", most
+        )
