@@ -63,9 +63,11 @@ class Detections(After, tag="detections", frozen=True, kw_only=True):
         scores.replace(outputs, self.output, self.name)
 
     def run(self, answer: dict[str, Any], feed: Feed) -> None:
-        boxes, confidence, index = self._candidates(scores.tensor(answer, self.output))
+        table = self._table(scores.tensor(answer, self.output))
+        confidence, index = self._judged(table)
         chosen = np.nonzero(confidence > self.threshold)[0]
-        boxes, confidence, index = self._corners(boxes[chosen]), confidence[chosen], index[chosen]
+        confidence, index = confidence[chosen], index[chosen]
+        boxes = self._corners(table[:4, chosen].T.astype(np.float64))
         if feed.geometry is not None:
             boxes = feed.geometry.back(boxes)
             if self.clip == "corner":
@@ -84,34 +86,38 @@ class Detections(After, tag="detections", frozen=True, kw_only=True):
         ]
         scores.put(answer, self.output, self.name, found)
 
-    def _candidates(self, given: Array) -> tuple[Array, Array, Array]:
-        """Box, confidence and class of each candidate."""
+    def _table(self, given: Array) -> Array:
+        """A column for each candidate."""
         table = given[0] if given.ndim == 3 and given.shape[0] == 1 else given
         if table.ndim != 2:
             raise scores.unfit(
                 f"output {self.output!r} of shape {list(given.shape)} is not of one image's candidates"
             )
-        table = table.T if self.layout == "columns" else table
+        table = table.T if self.layout == "rows" else table
         least = 6 if self.classes == "index" else 5 + self.objectness
-        if table.shape[1] < least or self._width not in (None, table.shape[1]):
+        if table.shape[0] < least or self._width not in (None, table.shape[0]):
             raise scores.unfit(
-                f"output {self.output!r} has {table.shape[1]} values for each candidate, and "
+                f"output {self.output!r} has {table.shape[0]} values for each candidate, and "
                 f"{self._width or least} are declared"
             )
-        table = table.astype(np.float64)
+        return table
+
+    def _judged(self, table: Array) -> tuple[Array, Array]:
+        """Confidence and class of each candidate."""
         if self.classes == "index":
-            confidence = scores.activated(table[:, 4], self.activation)
+            confidence = scores.activated(table[4].astype(np.float64), self.activation)
+            index = table[5].astype(np.float64)
             # What is no number, or no class, is no detection.
-            real = np.isfinite(table[:, 5]) & (table[:, 5] >= 0) & (table[:, 5] < 2**31)
-            if self.labels:
-                real &= table[:, 5] < len(self.labels)
-            return table[real, :4], confidence[real], table[real, 5].astype(np.int64)
-        by_class = scores.activated(table[:, 4 + self.objectness :], self.activation)
-        index = by_class.argmax(axis=1)
-        confidence = np.take_along_axis(by_class, index[:, np.newaxis], axis=1)[:, 0]
+            real = (index >= 0) & (index < (len(self.labels) or 2**31))
+            return np.where(real, confidence, -np.inf), np.where(real, index, 0).astype(np.int64)
+        by_class = table[4 + self.objectness :]
+        index = by_class.argmax(axis=0)
+        best = np.take_along_axis(by_class, index[np.newaxis], axis=0)[0]
+        # The best stays the best under an activation: one number of each candidate is enough.
+        confidence = scores.activated(best.astype(np.float64), self.activation)
         if self.objectness:
-            confidence = confidence * scores.activated(table[:, 4], self.activation)
-        return table[:, :4], confidence, index
+            confidence = confidence * scores.activated(table[4].astype(np.float64), self.activation)
+        return confidence, index
 
     def _corners(self, boxes: Array) -> Array:
         with np.errstate(over="ignore", invalid="ignore"):
