@@ -117,7 +117,7 @@ def serve(model: str, file: Path | None, **overrides: Any) -> None:
     system = Systemd(service.alive)
     system.ready(f"serving {model} at {service.url}")
     click.echo(f"serving {service.model.name} at {service.url} on {service.providers}")
-    click.echo(_try_it(service.url, service.example))
+    click.echo(_try_it(service.url, service.example, service.example_type))
     sys.stdout.flush()
     stop.wait()
     system.stopping()
@@ -154,12 +154,13 @@ def bench(model: str, file: Path | None, seconds: float, batch: int, as_json: bo
     click.echo(measuring.advice(found))
 
 
-def _try_it(url: str, body: str) -> str:
+def _try_it(url: str, body: str, kind: str) -> str:
     """A line for a shell that asks the model something."""
     quoted = body.replace("'", "'\\''")
     if url.startswith("unix:"):
         url = f"--unix-socket {url.removeprefix('unix:')} http://localhost"
-    return f"curl {url}/infer -H 'Content-Type: application/json' -d '{quoted}'"
+    flag = "--data-binary" if body.startswith("@") else "-d"
+    return f"curl {url}/infer -H 'Content-Type: {kind}' {flag} '{quoted}'"
 
 
 @main.command()

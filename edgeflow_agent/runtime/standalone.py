@@ -37,7 +37,9 @@ class Standalone:
         self.url = self._serving.url
         self.model = source.model
         self.providers = serving.engine.providers
-        self.example = tensors.example(serving.interface)
+        self.example_type, self.example = "application/json", tensors.example(serving.interface)
+        if serving.steps is not None and serving.steps.takes_input:
+            self.example_type, self.example = serving.steps.example()
 
     def start(self) -> None:
         """Begin to answer."""

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy.typing as npt
 
 from edgeflow_agent import errors
-from edgeflow_agent.steps import answers, document
+from edgeflow_agent.steps import answers, document, example
 from edgeflow_agent.steps.flow import REQUEST, After, Before, Feed, Form
 from edgeflow_agent.steps.images import DecodeImage
 from edgeflow_agent.steps.inputs import Constant, Give, State, mismatch
@@ -101,6 +101,10 @@ class Pipeline:
                 f"unknown state {str(odd[0])[:60]!r}; the model keeps {', '.join(sorted(self._state_names))}"
             )
         return {name: item for name, item in value.items() if name != STATE}, state
+
+    def example(self) -> tuple[str, str]:
+        """Content type and body of a request to try; a body that begins with @ stands for a file."""
+        return example.example(self._before)
 
     # ---- checking
 
