@@ -15,6 +15,9 @@ import pytest
 from edgeflow_agent import cli as agent_cli
 from edgeflow_agent import config as agent_config
 from edgeflow_agent.core import plan
+from edgeflow_agent.inference import metrics as device_metrics
+from edgeflow_agent.inference import predictor, slot
+from edgeflow_agent.inference import routes as device_routes
 from edgeflow_agent.wire import documents, states, topics
 from edgeflow_mlflow import config as server_config
 from edgeflow_mlflow import errors as server_errors
@@ -243,6 +246,14 @@ def test_the_routes_are_exactly_those_of_the_table() -> None:
         (row[0], row[1].strip("`"), row[2]) for row in rows("docs/api.md") if row[0].isupper() and row[3]
     }
     assert documented == {(item.method, f"/api/v1{item.rule}", item.policy.value) for item in table.ROUTES}
+
+
+def test_the_routes_of_a_device_are_exactly_those_of_its_table() -> None:
+    model_slot, metrics = slot.Slot(), device_metrics.Metrics()
+    known = device_routes.Routes(model_slot, predictor.Predictor(model_slot, metrics), metrics).known()
+    part = section("docs/serving.md", "## Protocols")
+    documented = re.findall(r"^\| `([A-Z]+ /[^`]+)` \|", part, re.MULTILINE)
+    assert sorted(documented) == sorted(item for item in known if "{version}" not in item)
 
 
 def test_every_policy_is_explained() -> None:
