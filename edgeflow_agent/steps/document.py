@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from edgeflow_agent import errors
 from edgeflow_agent.steps import answers, boxes, images, inputs, scores, signals, tables
@@ -44,14 +45,8 @@ class Document(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 def parse(source: bytes | Mapping[str, Any] | Sequence[Any]) -> tuple[tuple[Before, ...], tuple[After, ...]]:
     """The steps of a document, or of a plain list of steps, in which each one's name says where it belongs.
     Raise ModelError that names the entry and what is wrong with it."""
-    if isinstance(source, bytes):
-        if len(source) > MAX_BYTES:
-            raise _wrong(f"the document has over {MAX_BYTES} bytes")
-        try:
-            source = msgspec.json.decode(source)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise _wrong(f"the document is not JSON: {error}") from error
-    if isinstance(source, (list, tuple)):
+    source = _decoded(source if isinstance(source, bytes) else _as_json(source))
+    if isinstance(source, list):
         source = _sorted(source)
     if not isinstance(source, Mapping):
         raise _wrong('the document must be an object: {"format": 1, "before": […], "after": […]}')
@@ -75,6 +70,30 @@ def encode(before: Sequence[Before], after: Sequence[After]) -> bytes:
     return msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"
 
 
+def _as_json(source: Any) -> bytes:
+    """What is given in Python becomes what the file will hold, so that both are the same: NumPy's numbers
+    are numbers, and what JSON cannot hold is refused here."""
+    try:
+        return msgspec.json.encode(source, enc_hook=_plain)
+    except (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise _wrong(f"the document cannot be written as JSON: {error}") from error
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (np.ndarray, np.generic)):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} is no part of a step")
+
+
+def _decoded(content: bytes) -> Any:
+    if len(content) > MAX_BYTES:
+        raise _wrong(f"the document has over {MAX_BYTES} bytes")
+    try:
+        return msgspec.json.decode(content)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise _wrong(f"the document is not JSON: {error}") from error
+
+
 def _sorted(steps: Sequence[Any]) -> dict[str, Any]:
     first = [item for item in steps if not _is_after(item)]
     behind = [item for item in steps if _is_after(item)]
@@ -84,13 +103,11 @@ def _sorted(steps: Sequence[Any]) -> dict[str, Any]:
 
 
 def _is_after(item: Any) -> bool:
-    word = item.get("step") if isinstance(item, Mapping) else getattr(item, "word", None)
+    word = item.get("step") if isinstance(item, Mapping) else None
     return isinstance(word, str) and word in AFTER
 
 
 def _step(where: str, item: Any, kinds: Mapping[str, type[Any]]) -> Any:
-    if isinstance(item, tuple(kinds.values())):
-        return item
     if not isinstance(item, Mapping) or not isinstance(item.get("step"), str):
         raise _wrong(f'{where}: a step is an object with its name: {{"step": "…"}}')
     word = item["step"]

@@ -11,12 +11,10 @@ from edgeflow_agent import errors
 from edgeflow_agent.steps import payload, resample
 from edgeflow_agent.steps.flow import DTYPES, Array, Before, Feed, Form, Geometry, expect
 
-# A file of a few kilobytes can unpack to gigabytes.
+# Of what becomes of an image on its way: a line of pixels as a square would be gigabytes.
 MAX_PIXELS = 64 * 10**6
 _MAX_SIDE = 16384
 _RESIZE = {"nearest": resample.nearest, "bilinear": resample.bilinear, "smooth": resample.smooth}
-
-Number = int | float
 
 
 class DecodeImage(Before, tag="decode_image", frozen=True, kw_only=True):
@@ -24,6 +22,7 @@ class DecodeImage(Before, tag="decode_image", frozen=True, kw_only=True):
 
     mode: Literal["RGB", "BGR", "L"] = "RGB"
     exif: bool = True
+    max_pixels: int = 32_000_000  # a file of a few kilobytes can unpack to gigabytes
 
     def form(self, given: Form) -> Form:
         expect(given, "request")
@@ -55,8 +54,8 @@ class DecodeImage(Before, tag="decode_image", frozen=True, kw_only=True):
 
         try:
             with Image.open(io.BytesIO(content), formats=("JPEG", "PNG")) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise errors.InputError(f"the image has more than {MAX_PIXELS // 10**6} million pixels")
+                if image.width * image.height > self.max_pixels:
+                    raise errors.InputError(f"the image has more than {self.max_pixels} pixels")
                 upright = ImageOps.exif_transpose(image) if self.exif else image
                 if upright.mode.startswith("I"):  # 16 bits of grey, which Pillow would cut off at 255
                     upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
@@ -142,9 +141,9 @@ class Resize(Before, tag="resize", frozen=True, kw_only=True):
 class Normalise(Before, tag="normalise", frozen=True, kw_only=True):
     """`(pixel * scale - mean) / std` in float32; `mean` and `std` are one number, or one per channel."""
 
-    scale: Number = 1 / 255
-    mean: tuple[Number, ...] = (0.0,)
-    std: tuple[Number, ...] = (1.0,)
+    scale: float = 1 / 255
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
 
     def __post_init__(self) -> None:
         if not self.mean or not self.std or 0 in self.std:

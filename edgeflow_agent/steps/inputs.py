@@ -51,7 +51,6 @@ class Give(Before, tag="feed", frozen=True, kw_only=True):
 
     def run(self, value: Any, feed: Feed) -> Any:
         if self.dtype is not None:
-            feed.one = False  # the caller sent a tensor, with its batch
             value = numbers.array(value, self.dtype, "the value")
         feed[self.input] = value
         return value

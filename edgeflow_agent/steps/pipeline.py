@@ -14,7 +14,7 @@ from edgeflow_agent import errors
 from edgeflow_agent.steps import answers, document, example
 from edgeflow_agent.steps.flow import REQUEST, After, Before, Feed, Form
 from edgeflow_agent.steps.images import DecodeImage
-from edgeflow_agent.steps.inputs import Constant, Give, State, mismatch
+from edgeflow_agent.steps.inputs import Constant, Field, Give, State, mismatch
 from edgeflow_agent.steps.signals import Frame
 from edgeflow_agent.wire.documents import TensorSpec
 
@@ -35,6 +35,8 @@ class Pipeline:
         self._after = tuple(after)
         self._feeds = _follow(self._before)
         self._states = tuple(step for step in self._before if isinstance(step, State))
+        # Nothing but tensors as the caller sends them, with their batch.
+        self._takes_tensors = all(isinstance(step, (Field, Give, Constant, State)) for step in self._before)
         self._state_names = {step.input for step in self._states} | {
             step.state for step in self._before if isinstance(step, Frame) and step.context
         }
@@ -52,6 +54,7 @@ class Pipeline:
         Raise InputError that names the step and what is wrong."""
         value, state = self._divided(value)
         feed = Feed(state)
+        feed.one = not self._takes_tensors
         current = value
         for index, step in enumerate(self._before):
             try:

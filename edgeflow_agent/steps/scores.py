@@ -162,7 +162,7 @@ def tensor_form(outputs: dict[str, Form], output: str) -> Form:
             f"there is no output {output!r}; there are {', '.join(map(repr, outputs)) or 'none'}"
         )
     if form.kind != "tensor" or form.dtype == "string":
-        raise ValueError(f"{output!r} holds no tensor of numbers any more")
+        raise ValueError(f"{output!r} holds no tensor of numbers")
     return form
 
 

@@ -144,8 +144,8 @@ class Columns(Before, tag="columns", frozen=True, kw_only=True):
 class ScaleColumns(Before, tag="scale_columns", frozen=True, kw_only=True):
     """`(column - mean) / std`, one of each per column; computed in float64, given on in the table's type."""
 
-    mean: tuple[int | float, ...]
-    std: tuple[int | float, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
     def __post_init__(self) -> None:
         if len(self.mean) != len(self.std) or not self.mean:

@@ -46,6 +46,24 @@ def test_a_pipeline_comes_from_anything_that_holds_the_document(tmp_path: Path) 
     assert repr(pipeline) == "<Pipeline columns > feed > (graph) > round>"
 
 
+def test_numbers_of_numpy_are_numbers_and_what_json_cannot_hold_is_refused() -> None:
+    scale = {"step": "scale_columns", "mean": np.array([1.5]), "std": np.float32(2.0).reshape(1)}
+    made = steps.load([COLUMNS, scale, FEED])
+    assert made == steps.load([COLUMNS, {**scale, "mean": [1.5], "std": [2]}, FEED])
+    for odd, words in (
+        (float("inf"), "null"),
+        ({1, 2}, "Expected `float`"),
+        (object(), "no part of a step"),
+    ):
+        with pytest.raises(errors.ModelError, match=words):
+            steps.load([{"step": "decode_image"}, {"step": "normalise", "scale": odd}])
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    with pytest.raises(errors.ModelError, match="cannot be written as JSON"):
+        steps.load(deep)
+
+
 def test_what_a_pipeline_says_of_itself() -> None:
     images = [{"step": "decode_image"}, {"step": "layout"}, FEED]
     for declared, takes_input, takes_image, gives_answer in (

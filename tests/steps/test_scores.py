@@ -80,6 +80,17 @@ def test_one_record_has_one_result() -> None:
         pipeline.after({"y": SCORES})
 
 
+def test_a_tensor_from_the_caller_has_its_batch_and_so_has_the_answer() -> None:
+    tensor = {"step": "feed", "input": "x", "dtype": "float32"}
+    declared = [{"step": "field", "field": "a"}, tensor, {"step": "labels", "output": "y", "labels": WORDS}]
+    pipeline = steps.load(declared)
+    assert type(pipeline.after({"y": SCORES[:1]}, pipeline.before({"a": [[1]]}))["y"]) is list
+    # Beside a frame, a plain value is no batch of frames.
+    sound = [{"step": "field", "field": "s"}, {"step": "frame", "length": 2}, {"step": "feed", "input": "s"}]
+    pipeline = steps.load([*sound, *declared])
+    assert type(pipeline.after({"y": SCORES[:1]}, pipeline.before({"s": [1], "a": 1}))["y"]) is dict
+
+
 def test_the_answer_is_selected_renamed_and_rounded() -> None:
     outputs = {"a": np.array([1.23456, np.nan]), "b": np.array(["x"], dtype=object), "c": np.array([3])}
     made = answer(
