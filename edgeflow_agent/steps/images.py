@@ -177,6 +177,8 @@ class Layout(Before, tag="layout", frozen=True, kw_only=True):
 
     def form(self, given: Form) -> Form:
         expect(given, "image")
+        if self.dtype == "uint8" != given.dtype:
+            raise ValueError("cannot give uint8 after normalise, which makes fractions")
         height, width, channels = given.shape or (None, None, None)
         shape = (channels, height, width) if self.order == "chw" else (height, width, channels)
         return Form(

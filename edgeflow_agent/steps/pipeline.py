@@ -117,7 +117,7 @@ class Pipeline:
             self._check_inputs(inputs)
         forms = {spec.name: _form(spec) for spec in outputs}
         for kept in self._states:
-            _told(self._where(kept), lambda kept=kept: _take(forms, kept.output))  # type: ignore[misc]
+            _told(self._where(kept), lambda kept=kept: _take(forms, kept))  # type: ignore[misc]
         for index, step in enumerate(self._after):
             _told(f"after[{index}] {step.word}", lambda step=step: step.fit(forms))  # type: ignore[misc]
         if self._state_names and STATE in forms:
@@ -173,7 +173,7 @@ def load(source: str | os.PathLike[str] | bytes | Mapping[str, Any] | Sequence[A
         try:
             with (path / FILE if path.is_dir() else path).open("rb") as file:
                 source = file.read(document.MAX_BYTES + 1)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise _unfit(f"cannot be read: {error}") from error
     return Pipeline(*document.parse(source))
 
@@ -230,10 +230,13 @@ def _form(spec: TensorSpec) -> Form:
     return Form(kind="tensor", dtype=_NUMPY_WORDS.get(word, word), shape=shape or None)
 
 
-def _take(forms: dict[str, Form], name: str) -> None:
-    if name not in forms:
-        raise ValueError(f"the graph has no output {name!r}; it has {', '.join(forms) or 'none'}")
-    del forms[name]
+def _take(forms: dict[str, Form], kept: State) -> None:
+    """The output that holds the next state is no part of the answer; it must be fit to come back."""
+    if kept.output not in forms:
+        raise ValueError(f"the graph has no output {kept.output!r}; it has {', '.join(forms) or 'none'}")
+    given = forms.pop(kept.output)
+    if problem := mismatch(given, kept.dtype, kept.shape):
+        raise ValueError(f"the output {kept.output!r} {problem.replace('the graph', 'the state')}")
 
 
 def _told(where: str, action: Callable[[], T]) -> T:

@@ -123,6 +123,11 @@ def test_what_a_pipeline_says_of_itself() -> None:
         ([{"step": "decode_image"}, {"step": "normalise", "std": [0]}], "std none that is zero"),
         ([{"step": "decode_image", "mode": "L"}, {"step": "normalise", "mean": [0, 0, 0]}], "3 numbers for"),
         ([{"step": "decode_image"}, {"step": "normalise"}, {"step": "pad"}], "it comes before normalise"),
+        ("\0", "cannot be read"),
+        (
+            [{"step": "decode_image"}, {"step": "normalise"}, {"step": "layout", "dtype": "uint8"}],
+            "makes fractions",
+        ),
         ([{"step": "bytes_window"}], "together from 1"),
         ([{"step": "bytes_window", "first": 9, "block": 8}], "block must be"),
         ([{"step": "bytes_window", "first": 9, "dtype": "uint8"}], "padding does not fit"),
@@ -156,6 +161,10 @@ def test_a_document_that_is_wrong_says_where(source: Any, words: str) -> None:
         (
             [COLUMNS, FEED, {"step": "state", "input": "y", "output": "z", "shape": [3]}],
             "no output 'z'; it has out",
+        ),
+        (
+            [COLUMNS, FEED, {"step": "state", "input": "y", "output": "out", "shape": [3]}],
+            "the output 'out' gives 2 axes, and the state takes 1",
         ),
     ],
 )
