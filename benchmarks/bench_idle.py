@@ -58,7 +58,6 @@ def main() -> int:
             stdout=subprocess.PIPE,
             text=True,
             cwd=name,
-            env=os.environ | {"PYTHONPATH": str(Path.cwd())},
         )
         try:
             assert process.stdout is not None
