@@ -81,6 +81,7 @@ class Connection(asyncio.Protocol):
         """The client has gone."""
         self._connections.discard(self)
         self._transport = None
+        self._parser = None  # it refers to this connection: both would wait for the garbage collector
         self._queue.clear()
 
     def data_received(self, data: bytes) -> None:
