@@ -213,10 +213,10 @@ def test_an_error_that_nobody_thought_of_is_a_verdict_too(
 ) -> None:
     real = registry_pass.publish.check
 
-    def check(folder: Path, entry: str) -> Any:
+    def check(folder: Path, entry: str, *, steps: str) -> Any:
         if (folder / "MLmodel").read_text().startswith("# odd"):
             raise ZeroDivisionError("surprise")
-        return real(folder, entry)
+        return real(folder, entry, steps=steps)
 
     monkeypatch.setattr(registry_pass.publish, "check", check)
     for name, mlmodel in (("a", f"# odd\n{ONNX}"), ("b", ONNX)):
