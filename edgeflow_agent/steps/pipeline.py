@@ -15,11 +15,10 @@ from edgeflow_agent.steps import answers, document, example
 from edgeflow_agent.steps.flow import REQUEST, After, Before, Feed, Form
 from edgeflow_agent.steps.images import DecodeImage
 from edgeflow_agent.steps.inputs import Constant, Field, Give, State, mismatch
+from edgeflow_agent.steps.place import FILE
 from edgeflow_agent.steps.signals import Frame
 from edgeflow_agent.wire.documents import TensorSpec
 
-FILE = "steps.json"
-MLFLOW_FOLDER = "extra_files"
 STATE = "state"
 _NUMPY_WORDS = {"float": "float32", "double": "float64"}
 
@@ -176,24 +175,6 @@ def load(source: str | os.PathLike[str] | bytes | Mapping[str, Any] | Sequence[A
         except (OSError, ValueError) as error:
             raise _unfit(f"cannot be read: {error}") from error
     return Pipeline(*document.parse(source))
-
-
-def beside(path: Path) -> Pipeline | None:
-    """The steps that lie beside a graph, or where MLflow keeps them in a model's folder; None when there are
-    none. Raise ModelError when they are broken."""
-    for file in (path.parent / FILE, path.parent / MLFLOW_FOLDER / FILE):
-        if file.is_file():
-            return load(file)
-    return None
-
-
-def of_graph(path: Path, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> Pipeline | None:
-    """The same, checked against the graph and against what is installed here."""
-    found = beside(path)
-    if found is not None:
-        found.check(inputs, outputs)
-        found.check_installed()
-    return found
 
 
 def _follow(steps: Sequence[Before]) -> dict[str, tuple[str, Form]]:

@@ -200,6 +200,17 @@ def test_steps_need_neither_onnxruntime_nor_pillow() -> None:
     assert ended.stdout == "[[1.0]]\n"
 
 
+def test_an_agent_without_steps_does_not_import_them() -> None:
+    program = (
+        "import sys; from edgeflow_agent.inference import slot, trial_load\n"
+        "print(sorted(name for name in sys.modules if name.startswith('edgeflow_agent.steps')))"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ended.stdout == "['edgeflow_agent.steps', 'edgeflow_agent.steps.place']\n"
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = steps.nothing
+
+
 def test_a_pipeline_is_shared_by_threads_without_a_trace_of_others() -> None:
     pipeline = steps.load([COLUMNS, FEED])
     first, second = pipeline.before({"a": 1}), pipeline.before({"a": 2})
