@@ -279,6 +279,16 @@ def test_a_wrong_length_of_the_json_is_refused(served: Served, length: str) -> N
     assert (status, "4 bytes" in json.loads(answer)["error"]) == (400, True)
 
 
+def test_null_is_nothing_said(served: Served) -> None:
+    served.load(linear(1))
+    tensor = json.loads(changed())["inputs"][0] | {"parameters": None}
+    outputs = [{"name": "y", "parameters": None}]
+    for said in (outputs, None, []):
+        body = request([tensor], id=None, parameters=None, outputs=said)
+        status, _, answer = Client(served).post("/v2/models/m/infer", body)
+        assert (status, json.loads(answer)["outputs"][0]["data"]) == (200, [10.0])
+
+
 def test_numbers_that_are_not_finite(served: Served) -> None:
     served.load(identity("float", 1))
     client = Client(served)

@@ -241,6 +241,14 @@ def test_mlflows_client(served: Served) -> None:
     assert missing["y"].isna().all()
 
 
+def test_an_input_may_be_called_inputs(served: Served) -> None:
+    served.load(linear(1, input_name="inputs"))
+    client = Client(served)
+    for value in (ROWS, {"inputs": ROWS}, [{"inputs": row} for row in ROWS]):
+        status, _, answer = client.post("/invocations", json.dumps({"inputs": value}).encode())
+        assert (status, len(json.loads(answer)["predictions"]["y"])) == (200, 3)
+
+
 def test_a_strange_table_of_outputs(served: Served) -> None:
     """MLflow fails where outputs have unequally many values; here a row holds what belongs to it."""
     served.load(iris(zipmap=False), declared=COLUMNS)

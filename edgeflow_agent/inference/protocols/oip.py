@@ -27,13 +27,13 @@ _KNOWN = (JSON, OCTETS)
 
 class _Wanted(msgspec.Struct, frozen=True):
     name: str
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] | None = None
 
 
 class _Call(msgspec.Struct, frozen=True):
     inputs: list[oip_tensors.Tensor]
     id: str | None = None
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] | None = None
     outputs: list[_Wanted] | None = None
 
 
@@ -100,17 +100,18 @@ def _parse(header: bytes) -> _Call:
 
 def _wanted(call: _Call, names: Sequence[str]) -> list[tuple[int, bool]]:
     """Place and form of each output that is to be answered."""
-    binary = _flag(call.parameters, "binary_data_output", default=False)
+    binary = _flag(call.parameters or {}, "binary_data_output", default=False)
     if not call.outputs:
         return [(index, binary) for index in range(len(names))]
     wanted = []
     for item in call.outputs:
         if item.name not in names:
             raise errors.InputError(f"unknown output {item.name!r}; the model gives {', '.join(names)}")
+        parameters = item.parameters or {}
         for extension in ("classification", "shared_memory_region"):
-            if item.parameters.get(extension):
+            if parameters.get(extension):
                 raise errors.InputError(f"output {item.name!r}: {extension} is not supported")
-        wanted.append((names.index(item.name), _flag(item.parameters, "binary_data", default=binary)))
+        wanted.append((names.index(item.name), _flag(parameters, "binary_data", default=binary)))
     return wanted
 
 

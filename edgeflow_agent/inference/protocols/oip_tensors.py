@@ -43,7 +43,7 @@ class Tensor(msgspec.Struct, frozen=True):
     name: str
     shape: tuple[int, ...]
     datatype: str
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] | None = None  # some clients write null for what they do not say
     data: Any = None
 
 
@@ -92,9 +92,10 @@ def decode(tensor: Tensor, spec: TensorSpec, binary: Binary) -> Any:
         raise errors.InputError(f"input {name!r}: expected {wanted}, got {tensor.datatype}")
     if any(size < 0 or size >= 1 << 62 for size in tensor.shape):
         raise errors.InputError(f"input {name!r}: its shape holds what is not a size")
-    if "shared_memory_region" in tensor.parameters:
+    parameters = tensor.parameters or {}
+    if "shared_memory_region" in parameters:
         raise errors.InputError(f"input {name!r}: shared memory is not supported; send the tensor")
-    size = tensor.parameters.get("binary_data_size")
+    size = parameters.get("binary_data_size")
     if size is None:
         if tensor.data is None:
             raise errors.InputError(f"input {name!r} has neither data nor binary_data_size")

@@ -34,7 +34,7 @@ def read(request: Request, serving: Serving) -> Asked:
     if isinstance(value, frames.Frame):
         feed = frames.feed(value, interface)
     else:
-        feed = tensors.decode({"inputs": value}, interface)
+        feed = tensors.decode(value, interface)
     return Asked(feed, functools.partial(_answer, serving, as_rows))
 
 
