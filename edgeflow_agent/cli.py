@@ -6,9 +6,9 @@ import functools
 import importlib.util
 import json
 import logging
+import queue
 import signal
 import sys
-import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -54,12 +54,18 @@ def _check_managed() -> None:
         )
 
 
-def _stop_signal() -> threading.Event:
-    """Set by SIGTERM and SIGINT from now on: taken before the start, so that no stop is ever unclean."""
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    return stop
+class _StopSignal:
+    """SIGTERM and SIGINT from now on: taken before the start, so that no stop is ever unclean."""
+
+    def __init__(self) -> None:
+        # Not an Event: a second signal in the middle of its `set` would wait for the first for ever.
+        self._signals: queue.SimpleQueue[int] = queue.SimpleQueue()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda number, _frame: self._signals.put(number))
+
+    def wait(self) -> None:
+        """Return when one has come."""
+        self._signals.get()
 
 
 def _providers(_context: click.Context, _option: click.Parameter, text: str | None) -> tuple[str, ...] | None:
@@ -111,7 +117,7 @@ def serve(model: str, file: Path | None, **overrides: Any) -> None:
     from edgeflow_agent.runtime.standalone import Standalone
     from edgeflow_agent.runtime.systemd import Systemd
 
-    stop = _stop_signal()
+    stop = _StopSignal()
     service = Standalone(config, model)
     service.start()
     system = Systemd(service.alive)
@@ -204,7 +210,7 @@ def run(file: Path | None, **overrides: Any) -> None:
     from edgeflow_agent.runtime.systemd import Systemd
 
     agent = Agent(config)
-    stop = _stop_signal()
+    stop = _StopSignal()
     agent.start()
     system = Systemd(agent.alive)
     system.ready(f"answers at {agent.url}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+import queue
 import signal
 import socket
 import sys
@@ -61,8 +62,11 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("alembic").setLevel(logging.WARNING)
     stop = threading.Event()
+    # A second signal in the middle of the event's `set` would wait for the first for ever; a put may nest.
+    signals: queue.SimpleQueue[int] = queue.SimpleQueue()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, lambda number, _frame: signals.put(number))
+    threading.Thread(target=_end_by_signal, args=(signals, stop), name="edgeflow-signal", daemon=True).start()
     threading.Thread(target=_end_with_parent, args=(stop,), name="edgeflow-parent", daemon=True).start()
     try:
         settings = config.load()
@@ -92,6 +96,11 @@ def main() -> int:
 def _follow(first: threading.Event, then: threading.Event) -> None:
     first.wait()
     then.set()
+
+
+def _end_by_signal(signals: queue.SimpleQueue[int], stop: threading.Event) -> None:
+    signals.get()
+    stop.set()
 
 
 def _end_with_parent(stop: threading.Event) -> None:

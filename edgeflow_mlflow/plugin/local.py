@@ -22,6 +22,7 @@ from edgeflow_mlflow.api import records
 from edgeflow_mlflow.client import ApiError, Client
 
 _START_S = 60.0
+_END_S = 10.0
 _TARGET = "local"
 
 
@@ -43,10 +44,20 @@ def run(name: str, model_uri: str, config: dict[str, Any]) -> None:
         except KeyboardInterrupt:
             click.echo("ending")
         finally:
-            for process in reversed(processes):
-                process.terminate()
-            for process in processes:
-                process.wait()
+            _end(processes)
+
+
+def _end(processes: list[subprocess.Popen[bytes]]) -> None:
+    """Ask the parts to end, and see to it: whoever pressed Ctrl-C wants the prompt back."""
+    for process in reversed(processes):
+        process.terminate()
+    for process in processes:
+        try:
+            process.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            click.echo(f"{' '.join(process.args[3:5])} does not end by itself and is killed")  # type: ignore[index, arg-type]
+            process.kill()
+            process.wait()
 
 
 def _start(folder: Path, processes: list[subprocess.Popen[bytes]], name: str, files: Path, port: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import json
 import os
@@ -343,3 +344,16 @@ def test_what_this_device_can_do(tmp_path: Path) -> None:
     shown = subprocess.run(command, env=environment, capture_output=True, check=True, text=True).stdout
     assert "requests/s" in shown
     assert "--threads" in shown
+
+
+def test_two_signals_at_once_end_it_all_the_same(tmp_path: Path) -> None:
+    model = written(tmp_path / "m.onnx")
+    command = [sys.executable, "-m", "edgeflow_agent.cli", "serve", str(model), "--port", "0"]
+    for _ in range(5):
+        with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=tmp_path) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline().startswith(b"serving")
+            for number in (signal.SIGINT, signal.SIGTERM) * 20:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process.pid, number)
+            assert process.wait(20) == 0
