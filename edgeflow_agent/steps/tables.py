@@ -52,9 +52,10 @@ class Category(Before, tag="category", frozen=True, kw_only=True):
         expect(given, "request", "records")
         return Form(kind="records")
 
-    def run(self, value: Any, feed: Feed) -> list[dict[str, Any]]:
+    def run(self, value: Any, feed: Feed) -> dict[str, Any] | list[dict[str, Any]]:
         rows = records(value, feed)
-        return [{**row, self.field: self._encoded(row.get(self.field))} for row in rows]
+        encoded = [{**row, self.field: self._encoded(row.get(self.field))} for row in rows]
+        return encoded if isinstance(value, list) else encoded[0]
 
     @functools.cached_property
     def _places(self) -> dict[tuple[str, Any], int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +25,7 @@ from skl2onnx import to_onnx
 from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression
 
-from edgeflow_agent import version
+from edgeflow_agent import steps, version
 from edgeflow_agent.wire.documents import Column, Interface
 from tests.agent.conftest import failing, linear, model_bytes
 from tests.agent.served import Client, Served
@@ -310,3 +311,61 @@ def test_other_errors_have_mlflows_shape(served: Served) -> None:
     status, headers, answer = client.ask("GET", "/invocations")
     assert (status, headers["Allow"]) == (405, "OPTIONS, POST")
     assert json.loads(answer)["error_code"] == "BAD_REQUEST"
+
+
+STEPS = steps.load(
+    [
+        {"step": "category", "field": "colour", "values": ["red", "green"], "unknown": "other"},
+        {"step": "columns", "names": ["size", "colour"], "defaults": {"size": None}, "extra": "ignore"},
+        {"step": "feed", "input": "x"},
+        {"step": "threshold", "output": "y", "threshold": 3, "labels": ["small", "large"], "name": "verdict"},
+    ]
+)
+COLOURED = pd.DataFrame({"colour": ["red", "green", "blue"], "more": 1, "size": [1.5, 2.5, None]})
+VERDICTS = [
+    {"y": [1.5], "verdict": {"label": "small", "score": 1.5}},
+    {"y": [3.5], "verdict": {"label": "large", "score": 3.5}},
+]
+
+
+@pytest.fixture
+def stepped(served: Served) -> Client:
+    served.slot.swap(dataclasses.replace(served.load(linear(1, columns=2)), steps=STEPS))
+    return Client(served)
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (json.dumps({"dataframe_split": COLOURED[:2].to_dict("split")}), JSON),
+        (json.dumps({"dataframe_records": COLOURED[:2].to_dict("records")}), JSON),
+        (csv(COLOURED[:2]), CSV),
+    ],
+)
+def test_a_table_goes_through_the_steps_of_a_model(stepped: Client, body: str, kind: str) -> None:
+    status, _, answer = stepped.ask("POST", "/invocations", body.encode(), {"Content-Type": kind})
+    assert (status, json.loads(answer)) == (200, {"predictions": VERDICTS})
+
+
+@pytest.mark.parametrize("form", ["inputs", "instances"])
+def test_what_is_no_table_comes_to_the_steps_as_it_was_sent(stepped: Client, form: str) -> None:
+    body = json.dumps({form: {"colour": "green", "size": 2.5}}).encode()
+    status, _, answer = stepped.ask("POST", "/invocations", body)
+    assert (status, json.loads(answer)) == (200, {"predictions": VERDICTS[1] | {"y": [[3.5]]}})
+
+
+def test_what_a_table_lacks_is_missing_to_the_steps(stepped: Client) -> None:
+    for body, kind in (
+        (json.dumps({"dataframe_split": COLOURED[2:].to_dict("split")}), JSON),  # Python's NaN
+        (csv(COLOURED[2:]), CSV),
+    ):
+        status, _, answer = stepped.ask("POST", "/invocations", body.encode(), {"Content-Type": kind})
+        (row,) = json.loads(answer)["predictions"]
+        assert (status, row["y"]) == (200, [None])  # the default of size is NaN
+
+
+def test_a_wrong_field_names_the_step(stepped: Client) -> None:
+    body = json.dumps({"dataframe_records": [{"size": 1.0, "colour": 7}, {"size": "big", "colour": "red"}]})
+    status, _, answer = stepped.ask("POST", "/invocations", body.encode())
+    assert (status, json.loads(answer)["error_code"]) == (400, "BAD_REQUEST")
+    assert "before[1] columns" in json.loads(answer)["message"]

@@ -63,8 +63,42 @@ def by_column(value: dict[str, Any]) -> Frame:
     return Frame(list(value), list(zip(*lists, strict=True)))
 
 
+def as_sent(frame: Frame) -> list[Any]:
+    """Records by column, or plain rows where columns have no names; what is missing is None."""
+    rows = [[None if value != value else value for value in row] for row in frame.rows]
+    columns = frame.columns
+    return rows if columns is None else [dict(zip(columns, row, strict=True)) for row in rows]
+
+
 def from_csv(body: bytes, interface: Interface) -> Frame:
     """A header line and rows, each value read by the type of the input that it goes to."""
+    columns, lines = _lines(body)
+    readers = [_reader(name, interface) for name in columns]
+    try:
+        rows = [[read(text) for read, text in zip(readers, line, strict=True)] for line in lines]
+    except ValueError as error:
+        raise errors.InputError(f"a value is not of the type of its column: {error}") from error
+    return Frame(columns, rows)
+
+
+def guessed_csv(body: bytes) -> Frame:
+    """The same where nothing says the types: a column is of the first kind that all of its values are."""
+    names, lines = _lines(body)
+    return Frame(names, list(zip(*(_guessed(column) for column in zip(*lines, strict=True)), strict=True)))
+
+
+def _guessed(column: Sequence[str]) -> list[Any]:
+    missing = [text.strip() in _MISSING for text in column]
+    for read in (_integer, _float, _boolean, str):
+        try:
+            return [None if gone else read(text) for gone, text in zip(missing, column, strict=True)]
+        except ValueError:
+            continue
+    raise AssertionError("every text is a text")
+
+
+def _lines(body: bytes) -> tuple[list[str], list[list[str]]]:
+    """The header line and the rows, as texts."""
     try:
         lines = list(csv.reader(io.StringIO(body.decode("utf-8-sig"), newline=""), strict=True))
     except (UnicodeDecodeError, csv.Error) as error:
@@ -72,16 +106,11 @@ def from_csv(body: bytes, interface: Interface) -> Frame:
     lines = [line for line in lines if line]
     if not lines:
         raise errors.InputError("the body is empty; send a line with the names of the columns, then the rows")
-    columns = lines[0]
-    for number, line in enumerate(lines[1:], 2):
+    columns, rows = lines[0], lines[1:]
+    for number, line in enumerate(rows, 2):
         if len(line) != len(columns):
             raise errors.InputError(f"row {number} has {len(line)} values instead of {len(columns)}")
-    readers = [_reader(name, interface) for name in columns]
-    try:
-        rows = [[read(text) for read, text in zip(readers, line, strict=True)] for line in lines[1:]]
-    except ValueError as error:
-        raise errors.InputError(f"a value is not of the type of its column: {error}") from error
-    return Frame(columns, rows)
+    return columns, rows
 
 
 def _reader(column: str, interface: Interface) -> Callable[[str], Any]:

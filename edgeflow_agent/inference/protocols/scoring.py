@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -17,14 +17,20 @@ from edgeflow_agent.inference.protocols.asked import Asked
 from edgeflow_agent.inference.slot import Serving
 from edgeflow_agent.wire.documents import Interface
 
+if TYPE_CHECKING:  # a model without steps does not load them
+    from edgeflow_agent.steps import Pipeline
+    from edgeflow_agent.steps.flow import Feed
+
 _CSV = b"text/csv"
 _FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 
 
 def read(request: Request, serving: Serving) -> Asked:
-    """The feed from one of MLflow's forms."""
-    interface = serving.interface
+    """The feed from one of MLflow's forms, through the model's own steps if it has some."""
+    interface, steps = serving.interface, serving.steps
     kind = media.kind(request, (JSON, _CSV))
+    if steps is not None and steps.takes_input:
+        return _through(steps, kind, request, serving)
     if kind == _CSV:
         value: Any = frames.from_csv(request.body, interface)
     else:
@@ -35,21 +41,40 @@ def read(request: Request, serving: Serving) -> Asked:
         feed = frames.feed(value, interface)
     else:
         feed = tensors.decode(value, interface)
-    return Asked(feed, functools.partial(_answer, serving, as_rows))
+    return Asked(feed, functools.partial(_answer, serving, as_rows, None))
 
 
-def _form(body: Any, interface: Interface) -> Any:
+def _through(steps: Pipeline, kind: bytes, request: Request, serving: Serving) -> Asked:
+    """The fields are those that the steps take; the graph's own columns say nothing of them."""
+    if kind == _CSV:
+        value: Any = frames.guessed_csv(request.body)
+    else:
+        value = _framed(*_said(tensors.parse(request.body, constants=True)))
+    as_rows = isinstance(value, frames.Frame)
+    feed = steps.before(frames.as_sent(value) if as_rows else value)
+    return Asked(feed, functools.partial(_answer, serving, as_rows, feed))
+
+
+def _said(body: Any) -> tuple[str, Any]:
+    """Which form a body has, and what it holds."""
     given = [name for name in _FORMS if name in body] if isinstance(body, dict) else []
     if len(given) != 1:
         raise errors.InputError(f"the body must be a JSON object with exactly one of {', '.join(_FORMS)}")
     # As with MLflow, an ONNX model has no use for parameters; what else stands there is left out.
     if not isinstance(body.get("params", {}), (dict, type(None))):
         raise errors.InputError("params is not an object")
-    value = body[given[0]]
-    if given[0] == "dataframe_split":
+    return given[0], body[given[0]]
+
+
+def _framed(form: str, value: Any) -> Any:
+    """A table where the form says that it is one, else the value as it came."""
+    if form == "dataframe_split":
         return frames.split(value)
-    if given[0] == "dataframe_records":
-        return frames.records(value)
+    return frames.records(value) if form == "dataframe_records" else value
+
+
+def _form(body: Any, interface: Interface) -> Any:
+    value = _framed(*_said(body))
     if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
         return _instances(value, interface)
     names = {spec.name for spec in interface.inputs}
@@ -72,11 +97,19 @@ def _instances(value: list[dict[str, Any]], interface: Interface) -> Any:
     return {name: [item[name] for item in value] for name in value[0]}
 
 
-def _answer(serving: Serving, as_rows: bool, outputs: Sequence[Any]) -> Response:
+def _answer(serving: Serving, as_rows: bool, before: Feed | None, outputs: Sequence[Any]) -> Response:
     by_name = dict(zip(serving.engine.output_names, outputs, strict=True))
+    if serving.steps is not None and serving.steps.gives_answer:
+        result = serving.steps.after(by_name, before)
+        table = _table(result, _rows_of) if as_rows else None
+        return _predicted(result if table is None else table)
     predictions = _rows(by_name) if as_rows else None
     if predictions is None:
         predictions = {name: tensors.encode(value) for name, value in by_name.items()}
+    return _predicted(predictions)
+
+
+def _predicted(predictions: Any) -> Response:
     return Response(200, msgspec.json.encode({"predictions": predictions}))
 
 
@@ -84,11 +117,15 @@ def _rows(outputs: Mapping[str, Any]) -> Any:
     """A table with a column per output, as MLflow makes it: of all values of each, one after the other.
     Where they are not equally many MLflow fails; then a row holds what each output has for it, and if even
     that is not equally much, None."""
-    for cut in (_flat, _rows_of):
-        columns = [cut(value) for value in outputs.values()]
-        if len({len(column) for column in columns}) == 1:
-            return [dict(zip(outputs, row, strict=True)) for row in zip(*columns, strict=True)]
-    return None
+    table = _table(outputs, _flat)
+    return _table(outputs, _rows_of) if table is None else table
+
+
+def _table(outputs: Mapping[str, Any], cut: Callable[[Any], Any]) -> Any:
+    columns = [cut(value) for value in outputs.values()]
+    if len({len(column) for column in columns}) != 1:
+        return None
+    return [dict(zip(outputs, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 def _flat(value: Any) -> Any:
