@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import zlib
 
+import msgspec
+
 from edgeflow_agent import errors
 from edgeflow_agent.inference.messages import Request, Response
 from edgeflow_agent.inference.refusals import RefusedError
@@ -15,7 +17,7 @@ _LEVEL = 1  # the time of a small processor is dearer than its network
 _GZIP, _ZLIB, _RAW = 31, 15, -15  # zlib's `wbits`
 
 
-def unpacked(request: Request, limit: int) -> bytes:
+def unpacked(request: Request, limit: int) -> bytes | memoryview:
     """The body as its sender meant it, of at most `limit` bytes. Raise InputError."""
     coding = request.headers.get(b"content-encoding")
     if coding is None:
@@ -37,11 +39,11 @@ def unpacked(request: Request, limit: int) -> bytes:
     )
 
 
-def _head_of(body: bytes) -> int:
+def _head_of(body: bytes | memoryview) -> int:
     return int.from_bytes(body[:2], "big")
 
 
-def _inflate(body: bytes, wbits: int, limit: int) -> bytes:
+def _inflate(body: bytes | memoryview, wbits: int, limit: int) -> bytes:
     inflater = zlib.decompressobj(wbits)
     try:
         # One more than allowed, so that a bomb is known before it has been made whole.
@@ -69,7 +71,7 @@ def packed(response: Response, accepted: bytes | None) -> Response:
     deflater = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP if coding == b"gzip" else _ZLIB)
     body = deflater.compress(response.body) + deflater.flush()
     headers = response.headers + b"Content-Encoding: %s\r\nVary: Accept-Encoding\r\n" % coding
-    return response._replace(body=body, headers=headers)
+    return msgspec.structs.replace(response, body=body, headers=headers)
 
 
 def _chosen(accepted: bytes) -> bytes | None:

@@ -8,11 +8,13 @@ import time
 from pathlib import Path
 
 from edgeflow_agent import errors
-from edgeflow_agent.inference.http_protocol import Connection, Limits
+from edgeflow_agent.inference.http_protocol import Connection
+from edgeflow_agent.inference.http_reader import Limits
 from edgeflow_agent.inference.known_heads import KnownHeads
 from edgeflow_agent.inference.messages import Application
 
 _BACKLOG = 512
+_RECEIVED_AT_ONCE = 64 * 1024
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -92,6 +94,7 @@ class HttpServer:
         self._listener = listener
         self._connections: set[Connection] = set()
         self._heads = KnownHeads()
+        self._buffer = memoryview(bytearray(_RECEIVED_AT_ONCE))
         self._server: asyncio.Server | None = None
         self._sweeper: asyncio.Task[None] | None = None
 
@@ -100,7 +103,7 @@ class HttpServer:
         loop = asyncio.get_running_loop()
         create = loop.create_unix_server if self._listener.family == socket.AF_UNIX else loop.create_server
         self._server = await create(
-            lambda: Connection(self._app, self._limits, self._connections, self._heads),
+            lambda: Connection(self._app, self._limits, self._connections, self._heads, self._buffer),
             sock=self._listener,
             backlog=_BACKLOG,
         )

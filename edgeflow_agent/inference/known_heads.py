@@ -19,23 +19,21 @@ class KnownHeads:
     def __init__(self) -> None:
         self._requests: dict[bytes, tuple[Request, int]] = {}
 
-    def request(self, data: bytes) -> Request | None:
-        """The request that `data` is, if it is one whole request with a known head and nothing else. `data`
-        begins where a request begins."""
+    def find(self, data: bytes) -> tuple[Request, int, int] | None:
+        """Where `data` begins with a known head: the request without its body, the length that the body will
+        have, and where it begins. `data` begins where a request begins."""
         end = data.find(_END, 0, _LONGEST) + 4
         if end < 4:
             return None
         known = self._requests.get(data[:end])
-        if known is None or known[1] != len(data) - end:
-            return None
-        return known[0]._replace(body=data[end:])
+        return None if known is None else (known[0], known[1], end)
 
     def remember(self, data: bytes, request: Request, length: int) -> None:
-        """Keep the head of a request that `data` was alone, with a body of `length` bytes as its
-        Content-Length says, on a connection that is kept."""
+        """Keep the head at the beginning of `data`, which the parser took for this request without its body,
+        of `length` bytes as its Content-Length says, on a connection that is kept."""
         end = data.find(_END, 0, _LONGEST) + 4
-        if end < 4 or end + length != len(data):
+        if end < 4:
             return
         if len(self._requests) >= _MOST:
             self._requests.clear()  # many clients, or one that plays games: the parser is quick enough
-        self._requests[data[:end]] = (request._replace(body=b""), length)
+        self._requests[data[:end]] = (request, length)

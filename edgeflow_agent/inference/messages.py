@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+
+import msgspec
 
 JSON = b"application/json"
 OCTETS = b"application/octet-stream"
@@ -39,18 +40,23 @@ _REASONS = {
 }
 
 
-class Request(NamedTuple):
+class Request(msgspec.Struct, frozen=True, gc=False):
     """One request, whole. `headers` are those of KEPT_HEADERS, by name in lower case."""
 
     method: bytes
     path: bytes
     query: bytes
     headers: Mapping[bytes, bytes]
-    body: bytes
+    body: bytes | memoryview
     keep_alive: bool = True
 
+    @property
+    def text(self) -> bytes:
+        """The body for who reads it as text: a large one is copied."""
+        return self.body if isinstance(self.body, bytes) else bytes(self.body)
 
-class Response(NamedTuple):
+
+class Response(msgspec.Struct, frozen=True, gc=False):
     """One answer. `headers` are further complete lines, each ending in CRLF."""
 
     status: int

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
+import functools
 import logging
 import math
 import os
 import threading
 import time
-from typing import NamedTuple
+
+import msgspec
 
 from edgeflow_agent import errors
 from edgeflow_agent.inference import compression, engine
@@ -18,6 +19,7 @@ from edgeflow_agent.inference.metrics import Metrics
 from edgeflow_agent.inference.protocols.asked import Read
 from edgeflow_agent.inference.refusals import refusal, refused
 from edgeflow_agent.inference.slot import Serving, Slot
+from edgeflow_agent.inference.workers import Workers
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +30,7 @@ _INLINE_MAX_BODY = 64 * 1024
 _GRACE_S = 0.25
 
 
-class _Outcome(NamedTuple):
+class _Outcome(msgspec.Struct, frozen=True, gc=False):
     response: Response
     status: str
     run_s: float  # negative: the model was not run
@@ -36,7 +38,7 @@ class _Outcome(NamedTuple):
     own_s: float = 0.0  # the run without waiting for other threads
 
 
-class _Call(NamedTuple):
+class _Call(msgspec.Struct, frozen=True, gc=False):
     """One request on its way to the model that serves it."""
 
     read: Read
@@ -102,17 +104,15 @@ class Predictor:
         self._timeout_s = timeout_s
         self._queue = queue
         self._max_body = max_body
-        self._workers = max_concurrent or os.cpu_count() or 1
-        self._executor = concurrent.futures.ThreadPoolExecutor(
-            self._workers, thread_name_prefix="edgeflow-run"
-        )
+        self._most = max_concurrent or os.cpu_count() or 1
+        self._workers = Workers(self._most)
         self._watch = _Watch(timeout_s)
         self._in_threads = 0
 
     def close(self) -> None:
         """End the threads; runs in work end by themselves."""
         self._watch.stop()
-        self._executor.shutdown(wait=False, cancel_futures=True)
+        self._workers.close()
 
     def infer(self, read: Read, request: Request, deliver: Deliver) -> Response | None:
         """The answer to a request that `read` understands, or None when `deliver` will be called with it."""
@@ -125,7 +125,7 @@ class Predictor:
         call = _Call(read, request, serving, self._max_body, begin)
         if serving.stats.run_s < _INLINE_BELOW_S and _is_little_work(request, serving):
             return self._inline(call)
-        workers = min(serving.runtime.max_concurrent or self._workers, self._workers)
+        workers = min(serving.runtime.max_concurrent or self._most, self._most)
         if self._in_threads >= workers + self._queue:
             self._metrics.answered("rejected", 0.0)
             return self._full(call, workers)
@@ -170,24 +170,17 @@ class Predictor:
 
         timer = loop.call_later(self._timeout_s, late)
 
-        def finished(future: asyncio.Future[_Outcome]) -> None:
+        def finished(outcome: _Outcome | None) -> None:
             timer.cancel()
             self._in_threads -= 1
             self._metrics.active -= 1
             stats.active -= 1
-            if future.cancelled():
+            if outcome is None:
                 answer(refusal(path, 503, "stopping", "the agent is stopping"))
-                return
-            try:
-                outcome = future.result()
-            except Exception:
-                logger.exception("an inference ended in an unexpected way")
-                answer(_broken(path))
-                return
-            answer(self._account(call, outcome))
+            else:
+                answer(self._account(call, outcome))
 
-        future = loop.run_in_executor(self._executor, self._run, call, handle)
-        future.add_done_callback(finished)
+        self._workers.submit(functools.partial(self._run, call, handle), finished, loop)
 
     def _run(self, call: _Call, handle: engine.RunHandle) -> _Outcome:
         if handle.terminated:
@@ -221,7 +214,7 @@ def _answer(call: _Call, handle: engine.RunHandle, *, in_worker: bool) -> _Outco
     begin = 0.0
     try:
         if b"content-encoding" in request.headers:
-            request = request._replace(body=compression.unpacked(request, call.max_body))
+            request = msgspec.structs.replace(request, body=compression.unpacked(request, call.max_body))
         asked = call.read(request, serving)
         # A worker that waits for the interpreter does not run: its own time tells whether the model is
         # fast. On another device than the processor only the clock on the wall tells anything.

@@ -148,7 +148,7 @@ class Routes:
         return self._predictor.infer(functools.partial(oip.read, model, number), request, deliver)
 
     def _ping(self) -> Response:
-        return self.health()._replace(body=b"\n")
+        return msgspec.structs.replace(self.health(), body=b"\n")
 
     def _ready(self) -> Response:
         ready = self._slot.current is not None

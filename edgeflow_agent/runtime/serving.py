@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 from edgeflow_agent.config import AgentConfig
 from edgeflow_agent.inference import http
-from edgeflow_agent.inference.http_protocol import Limits
+from edgeflow_agent.inference.http_reader import Limits
 from edgeflow_agent.inference.messages import Response
 from edgeflow_agent.inference.metrics import Metrics
 from edgeflow_agent.inference.predictor import Predictor

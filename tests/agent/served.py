@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 from collections.abc import Mapping
 from pathlib import Path
@@ -46,6 +47,16 @@ class Served(ServingThread):
         self.slot.swap(serving)
         self.slot.previous = None
         return serving
+
+
+def receive(connection: asyncio.BufferedProtocol, data: bytes) -> None:
+    """What a transport does with bytes that have come."""
+    while data:
+        place = connection.get_buffer(-1)
+        count = min(len(place), len(data))
+        place[:count] = data[:count]
+        connection.buffer_updated(count)
+        data = data[count:]
 
 
 class Client:

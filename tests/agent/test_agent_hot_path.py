@@ -5,19 +5,23 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
+from unittest import mock
 
 import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from edgeflow_agent import errors
-from edgeflow_agent.inference import tensors
-from edgeflow_agent.inference.http_protocol import Connection, Limits
+from edgeflow_agent.inference import http_reader, tensors
+from edgeflow_agent.inference.http_protocol import Connection
+from edgeflow_agent.inference.http_reader import Limits
 from edgeflow_agent.inference.known_heads import KnownHeads
 from edgeflow_agent.inference.messages import Request, Response
 from edgeflow_agent.inference.protocols import quick
 from edgeflow_agent.wire.documents import Column, Interface, TensorSpec
+from tests.agent.served import receive
 
 # ---- heads
 
@@ -25,7 +29,7 @@ from edgeflow_agent.wire.documents import Column, Interface, TensorSpec
 class _Forgetful(KnownHeads):
     """Knows nothing: every head goes to the parser."""
 
-    def request(self, data: bytes) -> None:
+    def find(self, data: bytes) -> None:
         return None
 
 
@@ -47,19 +51,24 @@ class _Wire(asyncio.Transport):
         return False
 
 
-def talk(heads: KnownHeads, parts: Sequence[bytes]) -> tuple[list[Request], bytes, bool]:
-    """The requests that a connection makes of these bytes, what it answers, and whether it closes."""
+def talk(
+    heads: KnownHeads, parts: Sequence[bytes], *, large: int = 1 << 20
+) -> tuple[list[Request], bytes, bool]:
+    """The requests that a connection makes of these bytes, what it answers, and whether it closes. Of a body
+    of which `large` bytes are missing the rest does not go through the parser."""
     seen: list[Request] = []
 
     def app(request: Request, _deliver: object) -> Response:
-        seen.append(request)
-        return Response(200, request.body)
+        seen.append(structs.replace(request, body=request.text))
+        return Response(200, request.text)
 
     wire = _Wire()
-    connection = Connection(app, Limits(max_head=2000, max_body=2000), set(), heads)
-    connection.connection_made(wire)
-    for part in parts:
-        connection.data_received(part)
+    buffer = memoryview(bytearray(4096))
+    with mock.patch.object(http_reader, "LARGE", large):
+        connection = Connection(app, Limits(max_head=2000, max_body=2000), set(), heads, buffer)
+        connection.connection_made(wire)
+        for part in parts:
+            receive(connection, part)
     return seen, wire.written, wire.closed
 
 
@@ -73,6 +82,7 @@ _heads = st.builds(
                 b"Host: a\r\n",
                 b"Content-Type: application/json\r\n",
                 b"Content-Length: 3\r\n",
+                b"Content-Length: 9\r\n",
                 b"Content-Length: 0\r\n",
                 b"Connection: close\r\n",
                 b"Expect: 100-continue\r\n",
@@ -86,13 +96,17 @@ _heads = st.builds(
     st.sampled_from([b"\r\n", b"\r\n", b"\n"]),
 )
 _messages = st.builds(
-    lambda head, body: head + body, _heads, st.sampled_from([b"", b"abc", b"abcd", b"3\r\nabc\r\n0\r\n\r\n"])
+    lambda head, body: head + body,
+    _heads,
+    st.sampled_from([b"", b"abc", b"abcd", b"abcdefghi", b"3\r\nabc\r\n0\r\n\r\n"]),
 )
+_NINE = b"POST /infer HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nabcdefghi"
 _ONE = b"POST /infer HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc"
 
 
 @given(st.lists(_messages, min_size=1, max_size=3), st.integers(1, 3), st.data())
 @example([_ONE], 3, None)
+@example([_NINE[:-6], _NINE[-6:]], 3, None)
 def test_a_known_head_is_read_as_the_parser_reads_it(
     messages: list[bytes], times: int, data: st.DataObject | None
 ) -> None:
@@ -101,16 +115,35 @@ def test_a_known_head_is_read_as_the_parser_reads_it(
         whole = b"".join(stream)
         cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=4)))
         stream = [whole[a:b] for a, b in zip([0, *cuts], [*cuts, len(whole)], strict=True) if a < b]
-    assert talk(KnownHeads(), stream) == talk(_Forgetful(), stream)
+    expected = talk(_Forgetful(), stream)
+    assert talk(KnownHeads(), stream) == expected
+    # ... and what is missing of a body is read as the parser reads it.
+    assert talk(_Forgetful(), stream, large=3) == expected
+    assert talk(KnownHeads(), stream, large=3) == expected
 
 
 def test_the_second_time_a_head_is_known() -> None:
     heads = KnownHeads()
-    assert heads.request(_ONE) is None
+    assert heads.find(_ONE) is None
     talk(heads, [_ONE])
-    assert heads.request(_ONE.replace(b"abc", b"xyz")) is not None
-    for other in (_ONE + b"d", _ONE[:-1], _ONE * 2, b" " + _ONE, _ONE.replace(b"3", b"4")):
-        assert heads.request(other) is None, other
+    head = Request(b"POST", b"/infer", b"", {}, b"")
+    assert heads.find(_ONE.replace(b"abc", b"xyz")) == (head, 3, len(_ONE) - 3)
+    for other in (b" " + _ONE, _ONE.replace(b"3", b"4")):
+        assert heads.find(other) is None, other
+
+
+@pytest.mark.parametrize("heads", [KnownHeads(), _Forgetful()])
+def test_a_body_that_goes_to_its_place_takes_memory_only_as_it_comes(heads: KnownHeads) -> None:
+    size = 1 << 36  # more than there is
+    reader = http_reader.RequestReader(
+        Limits(max_body=size), heads, memoryview(bytearray(4096)), lambda: None
+    )
+    head = b"POST /infer HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size
+    for part in (head, b"abc"):
+        reader.get_buffer()[: len(part)] = part
+        reader.receive(len(part))
+    assert (reader.phase, len(reader.requests)) == ("body", 0)
+    assert reader.refusal is not None or len(reader.get_buffer()) == size - 3
 
 
 def test_known_heads_are_bounded() -> None:

@@ -20,12 +20,14 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgeflow_agent import errors
 from edgeflow_agent.inference import slot
-from edgeflow_agent.inference.http_protocol import Connection, Limits
+from edgeflow_agent.inference.http_protocol import Connection
+from edgeflow_agent.inference.http_reader import Limits
 from edgeflow_agent.inference.known_heads import KnownHeads
 from edgeflow_agent.inference.messages import Request, Response
 from edgeflow_agent.runtime.serving import ServingThread
 from edgeflow_agent.wire.documents import Column, Interface, ModelRef
 from tests.agent.conftest import failing, linear, model_bytes, request, settings, wait_for
+from tests.agent.served import receive
 
 Serve = Callable[..., ServingThread]
 
@@ -461,12 +463,12 @@ def test_no_bytes_break_a_connection(pieces: list[bytes], step: int) -> None:
         asked.append(asked_for)
         return Response(200, b"{}")
 
-    connection = Connection(app, Limits(max_body=1000), set(), KnownHeads())
+    connection = Connection(app, Limits(max_body=1000), set(), KnownHeads(), memoryview(bytearray(64)))
     transport = NoTransport()
     connection.connection_made(transport)
     data = b"".join(pieces)
     for start in range(0, len(data), step):
-        connection.data_received(data[start : start + step])
+        receive(connection, data[start : start + step])
         connection.sweep(time.monotonic())
     connection.sweep(time.monotonic() + 1000)
     assert transport.shut or not data or asked

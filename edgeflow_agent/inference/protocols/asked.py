@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from edgeflow_agent.inference.messages import Request, Response
 from edgeflow_agent.inference.slot import Serving
 
 
-class Asked(NamedTuple):
+class Asked(msgspec.Struct, frozen=True, gc=False):
     """What to run, and how to answer with the outputs in graph order."""
 
     feed: Mapping[str, Any]

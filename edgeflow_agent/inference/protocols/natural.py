@@ -33,12 +33,11 @@ def read(request: Request, serving: Serving) -> Asked:
             "(edgeflow_mlflow.log_model(steps=…)), or send the tensor",
         )
     if steps is not None and steps.takes_input:
-        feed = steps.before(tensors.parse(request.body) if kind == JSON else request.body)
+        feed = steps.before(tensors.parse(request.text) if kind == JSON else request.body)
         return Asked(feed, functools.partial(_answer, serving, request.query, feed))
     if kind == JSON:
-        plain = serving.quick_decode(request.body) or tensors.decode(
-            tensors.parse(request.body), serving.interface
-        )
+        body = request.text
+        plain = serving.quick_decode(body) or tensors.decode(tensors.parse(body), serving.interface)
     else:
         plain = raw.decode(request.body, serving.interface, _shape(request))
     return Asked(plain, functools.partial(_answer, serving, request.query, None))
@@ -46,6 +45,8 @@ def read(request: Request, serving: Serving) -> Asked:
 
 def _shape(request: Request) -> str:
     header = request.headers.get(b"tensor-shape", b"").decode("latin-1")
+    if not request.query:
+        return header
     return _parameters(request.query).get("shape", [header])[-1]
 
 

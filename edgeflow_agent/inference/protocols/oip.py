@@ -75,15 +75,15 @@ def read(model: str, version: str, request: Request, serving: Serving) -> Asked:
 
 
 def _split(request: Request) -> tuple[bytes, oip_tensors.Binary]:
-    body = request.body
+    body = memoryview(request.body)
     said = request.headers.get(b"inference-header-content-length")
     if said is None:
-        return body, oip_tensors.Binary(memoryview(b""))
+        return request.text, oip_tensors.Binary(memoryview(b""))
     if not said.isdigit() or len(said) > 18 or int(said) > len(body):
         raise errors.InputError(
             f"Inference-Header-Content-Length is no length within the body of {len(body)} bytes"
         )
-    return body[: int(said)], oip_tensors.Binary(memoryview(body)[int(said) :])
+    return bytes(body[: int(said)]), oip_tensors.Binary(body[int(said) :])
 
 
 def _parse(header: bytes) -> _Call:

@@ -15,7 +15,7 @@ from edgeflow_agent.wire.documents import Interface, TensorSpec
 _ALIGNMENT = 16  # of what numpy allocates
 
 
-def decode(body: bytes, interface: Interface, shape: str) -> dict[str, Any]:
+def decode(body: bytes | memoryview, interface: Interface, shape: str) -> dict[str, Any]:
     """The feed from little-endian bytes; `shape` is what the caller says, as in `1,3,224,224`, or empty.
     Raise InputError."""
     inputs = [spec for spec in interface.inputs if not tensors.is_optional(spec)]

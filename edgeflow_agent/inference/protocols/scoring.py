@@ -32,9 +32,9 @@ def read(request: Request, serving: Serving) -> Asked:
     if steps is not None and steps.takes_input:
         return _through(steps, kind, request, serving)
     if kind == _CSV:
-        value: Any = frames.from_csv(request.body, interface)
+        value: Any = frames.from_csv(request.text, interface)
     else:
-        value = _form(tensors.parse(request.body, constants=True), interface)
+        value = _form(tensors.parse(request.text, constants=True), interface)
     # MLflow makes a table of whatever is sent to a model whose signature has columns.
     as_rows = isinstance(value, frames.Frame) or bool(interface.columns)
     if isinstance(value, frames.Frame):
@@ -47,9 +47,9 @@ def read(request: Request, serving: Serving) -> Asked:
 def _through(steps: Pipeline, kind: bytes, request: Request, serving: Serving) -> Asked:
     """The fields are those that the steps take; the graph's own columns say nothing of them."""
     if kind == _CSV:
-        value: Any = frames.guessed_csv(request.body)
+        value: Any = frames.guessed_csv(request.text)
     else:
-        value = _framed(*_said(tensors.parse(request.body, constants=True)))
+        value = _framed(*_said(tensors.parse(request.text, constants=True)))
     as_rows = isinstance(value, frames.Frame)
     feed = steps.before(frames.as_sent(value) if as_rows else value)
     return Asked(feed, functools.partial(_answer, serving, as_rows, feed))
