@@ -33,10 +33,10 @@ def program() -> str:
 
 
 def ask(url: str, body: Path, kind: str, *, connections: int, seconds: int) -> Load:
-    """POST the same body over so many connections that are kept."""
+    """POST the same body over so many connections that are kept, and take the answer in the same type."""
     script = (
         f'wrk.method = "POST"\nlocal f = io.open("{body}", "rb")\nwrk.body = f:read("*a")\nf:close()\n'
-        f'wrk.headers["Content-Type"] = "{kind}"\n'
+        f'wrk.headers["Content-Type"] = "{kind}"\nwrk.headers["Accept"] = "{kind}"\n'
     )
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as file:
         file.write(script)

@@ -13,6 +13,7 @@ TEXT = b"text/plain; charset=utf-8"
 # The only headers that are kept: what some route reads.
 KEPT_HEADERS = frozenset(
     {
+        b"accept",
         b"accept-encoding",
         b"content-encoding",
         b"content-type",
@@ -27,6 +28,7 @@ _REASONS = {
     400: b"Bad Request",
     404: b"Not Found",
     405: b"Method Not Allowed",
+    406: b"Not Acceptable",
     408: b"Request Timeout",
     413: b"Content Too Large",
     415: b"Unsupported Media Type",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 import functools
 import logging
 import math
@@ -46,6 +47,29 @@ class _Call(msgspec.Struct, frozen=True, gc=False):
     serving: Serving
     max_body: int
     begin: float
+
+
+class _Waiting:
+    """A caller whose request is in a thread, or on its way there."""
+
+    __slots__ = ("_deliver", "call", "due", "handle")
+
+    def __init__(self, call: _Call, deliver: Deliver, due: float) -> None:
+        self.call = call
+        self.due = due  # by the clock of the loop
+        self.handle = engine.RunHandle()
+        self._deliver: Deliver | None = deliver
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether the caller has got what it will get."""
+        return self._deliver is None
+
+    def answer(self, response: Response) -> None:
+        """The first answer counts."""
+        deliver, self._deliver = self._deliver, None
+        if deliver is not None:
+            deliver(response)
 
 
 class _Watch:
@@ -108,6 +132,8 @@ class Predictor:
         self._workers = Workers(self._most)
         self._watch = _Watch(timeout_s)
         self._in_threads = 0
+        self._late: collections.deque[_Waiting] = collections.deque()  # in the order of their deadlines
+        self._alarm: asyncio.TimerHandle | None = None
 
     def close(self) -> None:
         """End the threads; runs in work end by themselves."""
@@ -152,35 +178,38 @@ class Predictor:
 
     def _in_thread(self, call: _Call, deliver: Deliver) -> None:
         loop = asyncio.get_running_loop()
-        handle = engine.RunHandle()
-        path, stats = call.request.path, call.serving.stats
+        waiting = _Waiting(call, deliver, loop.time() + self._timeout_s)
         self._in_threads += 1
         self._metrics.active += 1
-        stats.active += 1
-        waiting = [deliver]
+        call.serving.stats.active += 1
+        self._late.append(waiting)
+        if self._alarm is None:
+            self._alarm = loop.call_at(waiting.due, self._ring, loop)
+        run = functools.partial(self._run, call, waiting.handle)
+        self._workers.submit(run, functools.partial(self._finished, waiting), loop)
 
-        def answer(response: Response) -> None:
-            if waiting:
-                waiting.pop()(response)
+    def _finished(self, waiting: _Waiting, outcome: _Outcome | None) -> None:
+        call = waiting.call
+        self._in_threads -= 1
+        self._metrics.active -= 1
+        call.serving.stats.active -= 1
+        if outcome is None:
+            waiting.answer(refusal(call.request.path, 503, "stopping", "the agent is stopping"))
+        else:
+            waiting.answer(self._account(call, outcome))
+        while self._late and self._late[0].is_answered:
+            self._late.popleft()
 
-        def late() -> None:
-            # Still queued or still running: it stops where it can, and its caller waits no longer.
-            handle.terminate()
-            loop.call_later(_GRACE_S, answer, self._too_late(path))
-
-        timer = loop.call_later(self._timeout_s, late)
-
-        def finished(outcome: _Outcome | None) -> None:
-            timer.cancel()
-            self._in_threads -= 1
-            self._metrics.active -= 1
-            stats.active -= 1
-            if outcome is None:
-                answer(refusal(path, 503, "stopping", "the agent is stopping"))
-            else:
-                answer(self._account(call, outcome))
-
-        self._workers.submit(functools.partial(self._run, call, handle), finished, loop)
+    def _ring(self, loop: asyncio.AbstractEventLoop) -> None:
+        """The first deadline has come. All wait equally long, so who came first is late first."""
+        now = loop.time()
+        while self._late and (self._late[0].is_answered or self._late[0].due <= now):
+            late = self._late.popleft()
+            if not late.is_answered:
+                # Still queued or still running: it stops where it can, and its caller waits no longer.
+                late.handle.terminate()
+                loop.call_later(_GRACE_S, late.answer, self._too_late(late.call.request.path))
+        self._alarm = loop.call_at(self._late[0].due, self._ring, loop) if self._late else None
 
     def _run(self, call: _Call, handle: engine.RunHandle) -> _Outcome:
         if handle.terminated:

@@ -13,6 +13,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -84,21 +85,10 @@ def trial_load(
         compiled="" if compiled is None else str(compiled),
         digest=digest,
     )
-    child = subprocess.Popen(
-        [sys.executable, "-m", "edgeflow_agent.inference.trial_load"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env=os.environ | {"ORT_DISABLE_TELEMETRY": "1"},
-    )
+    # Another thread is not there after a fork, and what it has locked stays locked for ever: only a process
+    # without any forks, which saves a second start of Python and ONNX Runtime.
+    child = _Forked(order) if threading.active_count() == 1 else _Spawned(order)
     try:
-        assert child.stdin is not None
-        assert child.stdout is not None
-        try:
-            child.stdin.write(msgspec.json.encode(order))
-            child.stdin.close()
-        except BrokenPipeError:
-            logger.debug("the trial load ended before it read its order")
         deadline = time.monotonic() + timeout_s
         while child.poll() is None:
             if should_stop():
@@ -109,15 +99,84 @@ def trial_load(
                     reason="load_timeout",
                 )
             time.sleep(_POLL_S)
-        # A verdict is smaller than the pipe's buffer, so the child never waits for a reader.
-        output = child.stdout.read(_MAX_VERDICT)
+        return _judge(child.output(), child.poll() or 0, max_memory_mb)
     finally:
-        if child.poll() is None:
-            child.kill()
-            child.wait()
-        if child.stdout is not None:
-            child.stdout.close()
-    return _judge(output, child.returncode, max_memory_mb)
+        child.close()
+
+
+class _Spawned:
+    """The child as a new interpreter."""
+
+    def __init__(self, order: _Order) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "edgeflow_agent.inference.trial_load"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=os.environ | {"ORT_DISABLE_TELEMETRY": "1"},
+        )
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(msgspec.json.encode(order))
+            self._process.stdin.close()
+        except BrokenPipeError:
+            logger.debug("the trial load ended before it read its order")
+
+    def poll(self) -> int | None:
+        """The exit code, negative for a signal; None while it runs."""
+        return self._process.poll()
+
+    def output(self) -> bytes:
+        """What it said. A verdict is smaller than the pipe's buffer: the child never waits for a reader."""
+        assert self._process.stdout is not None
+        return self._process.stdout.read(_MAX_VERDICT)
+
+    def close(self) -> None:
+        """End it if it runs, and let go of everything."""
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+
+class _Forked:
+    """The child as a copy of this process."""
+
+    def __init__(self, order: _Order) -> None:
+        # Loaded here, it is there in the child and after it.
+        from edgeflow_agent.inference import engine  # noqa: F401
+
+        self._code: int | None = None
+        self._read, write = os.pipe()
+        self._pid = os.fork()
+        if self._pid:
+            os.close(write)
+            return
+        try:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+            _cap(order)
+            os.write(write, msgspec.json.encode(_verdict(order)))
+        finally:
+            os._exit(0)
+
+    def poll(self) -> int | None:
+        """The exit code, negative for a signal; None while it runs."""
+        if self._code is None:
+            pid, status = os.waitpid(self._pid, os.WNOHANG)
+            self._code = os.waitstatus_to_exitcode(status) if pid else None
+        return self._code
+
+    def output(self) -> bytes:
+        """What it said, once it has ended."""
+        return os.read(self._read, _MAX_VERDICT)
+
+    def close(self) -> None:
+        """End it if it runs, and let go of everything."""
+        if self.poll() is None:
+            os.kill(self._pid, signal.SIGKILL)
+            os.waitpid(self._pid, 0)
+        os.close(self._read)
 
 
 def _judge(output: bytes, code: int, max_memory_mb: int) -> Verdict:
@@ -155,9 +214,7 @@ def _cap_memory(max_memory_mb: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
-def _child() -> None:
-    order = msgspec.json.decode(sys.stdin.buffer.read(), type=_Order)
-    _cap(order)
+def _verdict(order: _Order) -> Verdict:
     from edgeflow_agent import steps
     from edgeflow_agent.inference import engine
 
@@ -175,21 +232,25 @@ def _child() -> None:
         steps.of_graph(Path(order.path), model.inputs, model.outputs)
         model.warm_up()
     except errors.ModelError as error:
-        verdict = Verdict(ok=False, reason=error.reason, message=str(error))
+        return Verdict(ok=False, reason=error.reason, message=str(error))
     except MemoryError:
-        verdict = Verdict(
+        return Verdict(
             ok=False,
             reason="load_memory",
             message=f"the model needs more than {order.max_memory_mb} MiB to load (runtime.max_memory_mb)",
         )
-    else:
-        verdict = Verdict(
-            ok=True,
-            inputs=model.inputs,
-            seconds=time.monotonic() - begin,
-            peak_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        )
-    sys.stdout.buffer.write(msgspec.json.encode(verdict))
+    return Verdict(
+        ok=True,
+        inputs=model.inputs,
+        seconds=time.monotonic() - begin,
+        peak_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    )
+
+
+def _child() -> None:
+    order = msgspec.json.decode(sys.stdin.buffer.read(), type=_Order)
+    _cap(order)
+    sys.stdout.buffer.write(msgspec.json.encode(_verdict(order)))
     sys.stdout.buffer.flush()
     # Skip destructors: under a memory cap they may abort after the verdict is out.
     os._exit(0)

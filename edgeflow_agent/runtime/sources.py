@@ -12,7 +12,6 @@ from typing import Any
 
 from edgeflow_agent import errors
 from edgeflow_agent.config import AgentConfig
-from edgeflow_agent.link import registry
 from edgeflow_agent.wire.documents import Column, Interface, ModelRef
 
 _URI = re.compile(r"models:/(?P<name>[^@/]+)(?:/(?P<version>\d+)|@(?P<alias>[^@/]+))")
@@ -37,6 +36,8 @@ def find(text: str, config: AgentConfig) -> Source:
             raise errors.ConfigError(
                 f"{text!r} names no registered model; write models:/name/3 or models:/name@alias"
             )
+        from edgeflow_agent.link import registry  # HTTP, which files do without
+
         folder, version = registry.pull(
             config.tracking_uri,
             match["name"],

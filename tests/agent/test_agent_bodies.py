@@ -338,3 +338,26 @@ def test_any_csv_is_a_feed_or_an_input_error(body: bytes, interface: Interface) 
     except errors.InputError:
         return
     assert feed.keys() == {spec.name for spec in interface.inputs}
+
+
+def test_bytes_as_the_answer(served: Served) -> None:
+    served.load(linear(2))
+    client = Client(served)
+    rows = np.arange(8, dtype="<f4").reshape(2, 4)
+    status, headers, answer = client.post("/infer", rows.tobytes(), Content_Type=OCTETS, Accept=OCTETS)
+    assert (status, headers["Content-Type"]) == (200, OCTETS)
+    assert (headers["Tensor-Shape"], headers["Tensor-Type"]) == ("2,1", "float32")
+    assert np.frombuffer(answer, "<f4").tolist() == (2 * rows.sum(axis=1)).tolist()
+    # It says nothing of what comes in, and whoever accepts anything gets JSON.
+    assert client.post("/infer", BODY, Accept=OCTETS)[1]["Tensor-Shape"] == "1,1"
+    for accepted in ("*/*", "application/json", "application/octet-stream, application/json"):
+        assert client.post("/infer", BODY, Accept=accepted)[1]["Content-Type"] == "application/json"
+
+
+def test_bytes_as_the_answer_are_refused_where_they_would_not_say_enough(served: Served) -> None:
+    plain = served.load(linear(1))
+    served.slot.swap(dataclasses.replace(plain, steps=Doubling(image=False, answer=True)))
+    client = Client(served)
+    status, _, answer = client.post("/infer", b"5", Accept=OCTETS)
+    assert (status, json.loads(answer)["error"]["code"]) == (406, "not_acceptable")
+    assert "binary_data_output" in json.loads(answer)["error"]["message"]

@@ -25,6 +25,7 @@ def read(request: Request, serving: Serving) -> Asked:
     """The feed from JSON, from raw bytes or from an image, through the model's own steps if it has some."""
     kind = media.kind(request, _KNOWN)
     steps = serving.steps
+    answer = raw.answer if _wants_bytes(request, serving) else _answer
     if kind in _IMAGES and (steps is None or not steps.takes_image):
         raise RefusedError(
             415,
@@ -34,13 +35,28 @@ def read(request: Request, serving: Serving) -> Asked:
         )
     if steps is not None and steps.takes_input:
         feed = steps.before(tensors.parse(request.text) if kind == JSON else request.body)
-        return Asked(feed, functools.partial(_answer, serving, request.query, feed))
+        return Asked(feed, functools.partial(answer, serving, request.query, feed))
     if kind == JSON:
         body = request.text
         plain = serving.quick_decode(body) or tensors.decode(tensors.parse(body), serving.interface)
     else:
         plain = raw.decode(request.body, serving.interface, _shape(request))
-    return Asked(plain, functools.partial(_answer, serving, request.query, None))
+    return Asked(plain, functools.partial(answer, serving, request.query, None))
+
+
+def _wants_bytes(request: Request, serving: Serving) -> bool:
+    """Whether the answer is to be the bytes of the only output. Raise RefusedError where that cannot be."""
+    if request.headers.get(b"accept") != OCTETS:
+        return False
+    steps = serving.steps
+    if (steps is None or not steps.gives_answer) and raw.has_form(serving.interface.outputs):
+        return True
+    raise RefusedError(
+        406,
+        "not_acceptable",
+        "only a model with one output of numbers, and without steps after it, answers as "
+        "application/octet-stream; accept application/json, or use /v2 with binary_data_output",
+    )
 
 
 def _shape(request: Request) -> str:

@@ -1,8 +1,9 @@
-"""The bytes of the one input tensor, and nothing else."""
+"""The bytes of the one input or output tensor, and nothing else."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,8 @@ import numpy as np
 from edgeflow_agent import errors
 from edgeflow_agent.inference import tensors
 from edgeflow_agent.inference.engine import DTYPES
+from edgeflow_agent.inference.messages import OCTETS, Response
+from edgeflow_agent.inference.slot import Serving
 from edgeflow_agent.wire.documents import Interface, TensorSpec
 
 _ALIGNMENT = 16  # of what numpy allocates
@@ -29,6 +32,20 @@ def decode(body: bytes | memoryview, interface: Interface, shape: str) -> dict[s
         raise errors.InputError(f"input {spec.name!r} takes strings, which have no raw form; send JSON")
     sizes = _said(shape) if shape else _inferred(spec, len(body), dtype.itemsize)
     return {spec.name: from_bytes(body, spec, sizes)}
+
+
+def has_form(outputs: Sequence[TensorSpec]) -> bool:
+    """Whether these outputs can be answered as nothing but bytes."""
+    return len(outputs) == 1 and DTYPES.get(outputs[0].dtype, np.object_) is not np.object_
+
+
+def answer(_serving: Serving, _query: bytes, _feed: Any, outputs: Sequence[Any]) -> Response:
+    """The little-endian bytes of the one output, whose shape and type stand in headers."""
+    (array,) = outputs
+    shape = ",".join(map(str, array.shape))
+    headers = f"Tensor-Shape: {shape}\r\nTensor-Type: {array.dtype.name}\r\n".encode()
+    data = array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+    return Response(200, data, OCTETS, headers)
 
 
 def from_bytes(data: bytes | memoryview, spec: TensorSpec, shape: tuple[int, ...]) -> Any:
