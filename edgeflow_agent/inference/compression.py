@@ -61,9 +61,9 @@ def _inflate(body: bytes | memoryview, wbits: int, limit: int) -> bytes:
     return plain
 
 
-def packed(response: Response, accepted: bytes | None) -> Response:
+def packed(response: Response, accepted: bytes) -> Response:
     """The answer in a coding that its asker accepts, where that is worth it."""
-    if accepted is None or len(response.body) < _WORTH_PACKING:
+    if len(response.body) < _WORTH_PACKING:
         return response
     coding = _chosen(accepted)
     if coding is None:

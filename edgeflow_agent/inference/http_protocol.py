@@ -58,7 +58,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Where the next bytes go."""
-        return self._reader.get_buffer()
+        return self._reader.place
 
     def buffer_updated(self, nbytes: int) -> None:
         """So many bytes have come."""

@@ -55,6 +55,7 @@ class RequestReader:
         self._limits = limits
         self._heads = heads
         self._buffer = buffer
+        self.place = buffer  # where the next bytes go
         self._go_ahead = go_ahead
         self._parser: Any = httptools.HttpRequestParser(self)
         self._large: LargeBody | None = None
@@ -76,27 +77,20 @@ class RequestReader:
         self.phase = phase
         self.phase_since = time.monotonic()
 
-    def get_buffer(self) -> memoryview:
-        """Where the next bytes go."""
-        return self._buffer if self._large is None else self._large.rest()
-
     def receive(self, count: int) -> None:
-        """So many bytes have come to `get_buffer()`."""
-        if self.refusal is not None:
-            self._large = None
-        elif self._large is None:
+        """So many bytes have come to `place`."""
+        if self._large is not None:
+            self._receive_large(self._large, count)
+        elif self.refusal is None:
             self._receive(bytes(self._buffer[:count]))
-        else:
-            request = self._large.grow(count)
-            if request is not None:
-                self._whole(request)
 
     def _receive(self, data: bytes) -> None:
-        self._at_start, self.silent = self.silent, False
         if self.phase == "idle":
-            if self._is_known(data):
+            known = self._heads.find(data)
+            if known is not None and self._is_all(data, *known):
                 return
             self.enter("head")
+        self._at_start, self.silent = self.silent, False
         self._begun = 0
         self._received = data
         self._feed(data)
@@ -107,27 +101,33 @@ class RequestReader:
             # This one would wait for a body that it will never see.
             self._parser = httptools.HttpRequestParser(self)
 
-    def _is_known(self, data: bytes) -> bool:
-        """Whether this is a request with a known head, and nothing else."""
-        known = self._heads.find(data)
-        if known is None:
-            return False
-        request, length, end = known
+    def _is_all(self, data: bytes, request: Request, length: int, end: int) -> bool:
+        """Whether `data` is this request, with a body of that length after `end`, and nothing else."""
         missing = length - len(data) + end
-        if missing >= LARGE:
-            self._begin_large(request, length, memoryview(data)[end:])
+        if missing == 0:
+            self.requests.append(structs.replace(request, body=data[end:]))
+            self.phase_since = time.monotonic()
             return True
-        if missing:
+        if missing < LARGE:
             return False
-        self.requests.append(structs.replace(request, body=data[end:]))
-        self.silent = True
-        self.phase_since = time.monotonic()
+        self._begin_large(request, length, memoryview(data)[end:])
         return True
+
+    def _receive_large(self, large: LargeBody, count: int) -> None:
+        request = large.grow(count)
+        if self.refusal is not None:
+            self._large, self.place = None, self._buffer
+        elif request is not None:
+            self._whole(request)
+        else:
+            self.place = large.rest()
 
     def _begin_large(self, request: Request, length: int, begun: bytes | memoryview) -> None:
         self.enter("body")
+        self.silent = False
         try:
             self._large = LargeBody(request, length, begun)
+            self.place = self._large.rest()
         except MemoryError:
             self.refuse(request.path, 503, "no_memory", f"there is no memory for {length} bytes of body")
 
@@ -154,7 +154,7 @@ class RequestReader:
     def _whole(self, request: Request) -> None:
         self.requests.append(request)
         self._body.clear()
-        self._large = None
+        self._large, self.place = None, self._buffer
         self.enter("idle")
         self.silent = True
 

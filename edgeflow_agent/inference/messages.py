@@ -72,8 +72,13 @@ Deliver = Callable[[Response], None]
 Application = Callable[[Request, Deliver], Response | None]
 
 
+_USUAL = b"HTTP/1.1 200 OK\r\nContent-Type: %s\r\nContent-Length: %%d\r\n\r\n" % JSON
+
+
 def head(response: Response, *, keep_alive: bool) -> bytes:
     """What goes before the body of an answer."""
+    if keep_alive and response.status == 200 and response.content_type is JSON and not response.headers:
+        return _USUAL % len(response.body)
     return b"HTTP/1.1 %d %s\r\nContent-Type: %s\r\nContent-Length: %d\r\n%s%s\r\n" % (
         response.status,
         _REASONS.get(response.status, b"Status"),

@@ -83,11 +83,11 @@ class _Watch:
         self._thread = threading.Thread(target=self._watch, name="edgeflow-deadline", daemon=True)
         self._thread.start()
 
-    def begin(self) -> engine.RunHandle:
-        """A handle for the run that starts now."""
+    def begin(self, now: float) -> engine.RunHandle:
+        """A handle for the run that starts now, by the clock of `time.perf_counter`."""
         if self._handle.terminated:
             self._handle = engine.RunHandle()
-        self._running = (time.monotonic(), self._handle)
+        self._running = (now, self._handle)
         return self._handle
 
     def end(self) -> None:
@@ -101,7 +101,7 @@ class _Watch:
     def _watch(self) -> None:
         while not self._stop.wait(min(0.25, self._timeout_s / 2)):
             running = self._running
-            if running is None or time.monotonic() - running[0] < self._timeout_s:
+            if running is None or time.perf_counter() - running[0] < self._timeout_s:
                 continue
             # Looked at again, so that the next run, which shares the handle, is rarely hit; if it is, its
             # caller gets a 504 and the handle is replaced.
@@ -149,22 +149,25 @@ class Predictor:
             text = "no model is deployed on this device yet"
             return refusal(request.path, 503, "no_model", text, b"Retry-After: 5\r\n")
         call = _Call(read, request, serving, self._max_body, begin)
-        if serving.stats.run_s < _INLINE_BELOW_S and _is_little_work(request, serving):
-            return self._inline(call)
+        if (
+            serving.stats.run_s < _INLINE_BELOW_S
+            and len(request.body) <= _INLINE_MAX_BODY
+            # A small body may unpack to a large one, and an image takes longer to decode than its size tells.
+            and b"content-encoding" not in request.headers
+            and (serving.steps is None or not serving.steps.takes_image)
+        ):
+            handle = self._watch.begin(begin)
+            try:
+                outcome = _answer(call, handle, in_worker=False)
+            finally:
+                self._watch.end()
+            return self._account(call, outcome)
         workers = min(serving.runtime.max_concurrent or self._most, self._most)
         if self._in_threads >= workers + self._queue:
             self._metrics.answered("rejected", 0.0)
             return self._full(call, workers)
         self._in_thread(call, deliver)
         return None
-
-    def _inline(self, call: _Call) -> Response:
-        handle = self._watch.begin()
-        try:
-            outcome = _answer(call, handle, in_worker=False)
-        finally:
-            self._watch.end()
-        return self._account(call, outcome)
 
     def _full(self, call: _Call, workers: int) -> Response:
         wait = max(1, math.ceil(self._in_threads * call.serving.stats.run_s / workers))
@@ -227,16 +230,6 @@ class Predictor:
         return outcome.response
 
 
-def _is_little_work(request: Request, serving: Serving) -> bool:
-    """Whether what surrounds the run is short as well: a small body may unpack to a large one, and an image
-    takes longer to decode than its size tells."""
-    return (
-        len(request.body) <= _INLINE_MAX_BODY
-        and b"content-encoding" not in request.headers
-        and (serving.steps is None or not serving.steps.takes_image)
-    )
-
-
 def _answer(call: _Call, handle: engine.RunHandle, *, in_worker: bool) -> _Outcome:
     """One inference, errors included. Thread-safe."""
     request, serving = call.request, call.serving
@@ -252,7 +245,9 @@ def _answer(call: _Call, handle: engine.RunHandle, *, in_worker: bool) -> _Outco
         outputs = serving.engine.run(asked.feed, handle)
         run_s = time.perf_counter() - begin
         own_s = time.thread_time() - own if by_own_time else run_s
-        response = compression.packed(asked.answer(outputs), request.headers.get(b"accept-encoding"))
+        response = asked.answer(outputs)
+        if b"accept-encoding" in request.headers:
+            response = compression.packed(response, request.headers[b"accept-encoding"])
         return _Outcome(response, "ok", run_s, own_s=own_s)
     except errors.InputError as error:
         return _Outcome(refused(request.path, error), "bad_input", -1.0)

@@ -26,7 +26,7 @@ from edgeflow_agent.inference import compiled, engine, providers
 from edgeflow_agent.link import registry
 from edgeflow_agent.runtime import sources
 from edgeflow_agent.runtime.standalone import Standalone
-from tests.agent.conftest import linear, request, wait_for
+from tests.agent.conftest import endless, hungry, linear, request, wait_for
 
 CUDA, TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
 
@@ -357,3 +357,32 @@ def test_two_signals_at_once_end_it_all_the_same(tmp_path: Path) -> None:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(process.pid, number)
             assert process.wait(20) == 0
+
+
+_TRIES = """
+import sys, threading
+from pathlib import Path
+from edgeflow_agent import errors
+from edgeflow_agent.inference.trial_load import trial_load
+if sys.argv[2] == "spawned":
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
+try:
+    verdict = trial_load(Path(sys.argv[1]), timeout_s=2.0, max_memory_mb=512)
+    print("well", verdict.inputs[0].name, verdict.seconds < 2, verdict.peak_mb > 1)
+except errors.ModelError as error:
+    print(error.reason)
+"""
+
+
+@pytest.mark.parametrize("kind", ["forked", "spawned"])
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [(linear, "well x True True"), (endless, "load_timeout"), (hungry, "load_memory"), (None, "model")],
+)
+def test_a_model_is_tried_in_a_child(
+    tmp_path: Path, kind: str, model: Callable[[], bytes] | None, said: str
+) -> None:
+    place = written(tmp_path / "m.onnx", b"no model" if model is None else model())
+    words = [sys.executable, "-c", _TRIES, str(place), kind]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == said

@@ -140,10 +140,10 @@ def test_a_body_that_goes_to_its_place_takes_memory_only_as_it_comes(heads: Know
     )
     head = b"POST /infer HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size
     for part in (head, b"abc"):
-        reader.get_buffer()[: len(part)] = part
+        reader.place[: len(part)] = part
         reader.receive(len(part))
     assert (reader.phase, len(reader.requests)) == ("body", 0)
-    assert reader.refusal is not None or len(reader.get_buffer()) == size - 3
+    assert reader.refusal is not None or len(reader.place) == size - 3
 
 
 def test_known_heads_are_bounded() -> None:

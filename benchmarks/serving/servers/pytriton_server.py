@@ -18,7 +18,9 @@ kinds = {"tensor(float)": np.float32, "tensor(int64)": np.int64}
 @batch
 def infer(**inputs: np.ndarray) -> dict:
     names = [item.name for item in session.get_outputs()]
-    return dict(zip(names, session.run(names, inputs), strict=True))
+    values = session.run(names, inputs)
+    # Triton wants a dimension besides the batch.
+    return {n: v[:, None] if v.ndim == 1 else v for n, v in zip(names, values, strict=True)}
 
 
 port = int(sys.argv[3])
@@ -40,7 +42,7 @@ with Triton(config=settings) as triton:
             Tensor(
                 name=item.name,
                 dtype=kinds[item.type],
-                shape=tuple(-1 if not isinstance(n, int) else n for n in item.shape[1:]),
+                shape=tuple(-1 if not isinstance(n, int) else n for n in item.shape[1:]) or (1,),
             )
             for item in session.get_outputs()
         ],
