@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 import urllib.request
-import venv
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,6 +38,7 @@ class Contestant:
     body: str = "{model}.json"
     environment: dict[str, str] = field(default_factory=dict)
     binary: bool = False  # whether an image can be sent as bytes to /infer
+    interpreter: str = sys.executable
 
 
 def _agent(python: Path, model: Path, _name: str, port: int, folder: Path) -> list[str]:
@@ -99,6 +99,7 @@ CONTESTANTS = (
     Contestant(
         name="Triton (pytriton)",
         packages=("nvidia-pytriton", "onnxruntime"),
+        interpreter="/usr/bin/python3",  # Triton loads the system's libpython, and wants its library with it
         command=_script("pytriton_server.py"),
         path="/v2/models/model/infer",
         body="{model}.v2.json",
@@ -133,7 +134,7 @@ def python_of(contestant: Contestant, folder: Path) -> Path | None:
     done = place / ".installed"
     if not done.is_file():
         print(f"installing {contestant.name} …", flush=True)
-        venv.create(place, with_pip=True, clear=True)
+        subprocess.run([contestant.interpreter, "-m", "venv", "--clear", str(place)], check=True)
         pip = [str(python), "-m", "pip", "install", "-q", *contestant.packages]
         installed = subprocess.run(pip, capture_output=True, text=True, check=False)
         if installed.returncode:
