@@ -178,9 +178,77 @@ class Client:
         while True:
             detail = self.deployment(name)
             yield detail
-            if all(item.state in _DONE for item in detail.executions) or time.monotonic() >= deadline:
+            goes_on = detail.deployment.rollout.state == "running"
+            done = not goes_on and all(item.state in _DONE for item in detail.executions)
+            if done or time.monotonic() >= deadline:
                 return
             time.sleep(_LOOK_EVERY_S)
+
+    # ---- rollouts
+
+    def rollouts(self, name: str) -> list[records.RolloutProgress]:
+        """A deployment's rollouts, newest first."""
+        path = f"/deployments/{quote(name, safe='')}/rollouts"
+        return self._all(path, records.RolloutList, lambda page: page.rollouts)
+
+    def rollout(self, name: str, number: int | None = None) -> records.RolloutProgress:
+        """One rollout, or the newest."""
+        path = f"/deployments/{quote(name, safe='')}/rollouts"
+        if number is not None:
+            return self._call("GET", f"{path}/{number}", records.RolloutProgress)
+        return self._call("GET", f"{path}?limit=1", records.RolloutList).rollouts[0]
+
+    def rollout_targets(
+        self, name: str, number: int, *, wave: int = 0, state: str = ""
+    ) -> list[records.MemberView]:
+        """The targets of a rollout, of one wave or in one state."""
+        path = f"/deployments/{quote(name, safe='')}/rollouts/{number}/targets"
+        query = {"wave": str(wave) if wave else "", "state": state}
+        return self._all(path, records.MemberList, lambda page: page.members, query)
+
+    def pause(self, name: str, why: str = "") -> records.RolloutProgress:
+        """Give nobody else the model."""
+        return self._decide(name, "pause", records.Decide(why=why))
+
+    def resume(self, name: str, why: str = "") -> records.RolloutProgress:
+        """Go on, and accept the failures so far."""
+        return self._decide(name, "resume", records.Decide(why=why))
+
+    def approve(self, name: str, why: str = "") -> records.RolloutProgress:
+        """Let the next wave begin."""
+        return self._decide(name, "approve", records.Decide(why=why))
+
+    def abort(self, name: str, body: records.AbortRequest) -> records.RolloutProgress:
+        """End the present rollout."""
+        return self._decide(name, "abort", body)
+
+    def roll_back(self, name: str, body: records.RollbackRequest) -> records.RolloutProgress:
+        """Bring an earlier model back."""
+        return self._decide(name, "rollback", body)
+
+    def _decide(self, name: str, word: str, body: msgspec.Struct) -> records.RolloutProgress:
+        path = f"/deployments/{quote(name, safe='')}/{word}"
+        return self._call("POST", path, records.RolloutProgress, body)
+
+    def hold(self, target: str, why: str = "") -> records.TargetView:
+        """Leave a target out of rollouts."""
+        path = f"/targets/{quote(target, safe='')}/hold"
+        return self._call("POST", path, records.TargetView, records.Decide(why=why))
+
+    def release(self, target: str, why: str = "") -> records.TargetView:
+        """Let a held target take part again."""
+        path = f"/targets/{quote(target, safe='')}/release"
+        return self._call("POST", path, records.TargetView, records.Decide(why=why))
+
+    def explain(self, target: str) -> records.Explanation:
+        """Why a target has the model that it has."""
+        return self._call("GET", f"/targets/{quote(target, safe='')}/explain", records.Explanation)
+
+    def audit(self, *, subject: str = "", target: str = "", limit: int = 100) -> list[records.AuditEntry]:
+        """The newest decisions."""
+        query = {"subject": subject, "target": target, "limit": str(limit)}
+        words = urlencode({key: value for key, value in query.items() if value})
+        return self._call("GET", f"/audit?{words}", records.AuditList).entries
 
     def await_release(
         self, ended: records.DeploymentView, targets: Sequence[str], timeout_s: float

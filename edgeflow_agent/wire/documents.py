@@ -169,11 +169,27 @@ class Trust(_Record, frozen=True):
     v: int = 1
 
 
+class TrialFigures(_Record, frozen=True):
+    """What a device has counted of a model on trial, since the swap or the agent's last start.
+
+    `errors` are runs that the model failed, `non_finite` answers with a NaN or an infinity in them; both are
+    among `requests`. `mean_s` is the mean time of a run, `usual_s` that of the model before (0: there was
+    none).
+    """
+
+    requests: Count = 0
+    errors: Count = 0
+    non_finite: Count = 0
+    mean_s: float = 0.0
+    usual_s: float = 0.0
+
+
 class Report(_Record, frozen=True):
     """One step of an execution, or its end. (`boot`, `seq`) is its identity: stored exactly once.
 
     `accepted` and `rejected` go to `deploy/ack`, the rest to `deploy/status`. A refused document that
-    names no execution (bad signature, wrong target) is reported with an empty `execution`.
+    names no execution (bad signature, wrong target) is reported with an empty `execution`. `trial` comes
+    with every report of the state `trial` and with the end that follows it.
     """
 
     boot: Name
@@ -187,6 +203,7 @@ class Report(_Record, frozen=True):
     progress: float | None = None
     digest: Name = ""
     at: datetime | None = None
+    trial: TrialFigures | None = None
 
 
 class PresenceKind(enum.StrEnum):

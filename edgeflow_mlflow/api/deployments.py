@@ -14,7 +14,7 @@ from edgeflow_mlflow.api.publishing import publish_model
 from edgeflow_mlflow.api.routing import Call, Policy, Route
 from edgeflow_mlflow.api.targets import page_number
 from edgeflow_mlflow.db import models
-from edgeflow_mlflow.services import deploy
+from edgeflow_mlflow.services import deploy, revisions, strategy
 
 
 def _where(place: records.Place) -> deploy.Where:
@@ -33,7 +33,8 @@ def _publish(call: Call, uri: str) -> tuple[models.Bundle, str]:
 
 
 def _settings(body: records.DeploymentCreate | records.DeploymentChange) -> dict[str, dict[str, Any]]:
-    return {"runtime": msgspec.to_builtins(body.runtime), "trial": msgspec.to_builtins(body.trial)}
+    groups = {"runtime": body.runtime, "trial": body.trial, strategy.GROUP: body.rollout}
+    return {name: msgspec.to_builtins(given) for name, given in groups.items()}
 
 
 def create(call: Call) -> records.DeploymentView:
@@ -47,7 +48,7 @@ def create(call: Call) -> records.DeploymentView:
         call.state,
         body.name,
         where=_where(body.where),
-        what=deploy.What(
+        what=revisions.What(
             bundle_id=bundle.id, model_uri=body.model_uri, alias=alias if body.follow_alias else ""
         ),
         settings=_settings(body),
@@ -71,7 +72,7 @@ def change(call: Call) -> records.DeploymentView:
     what = None
     if body.model_uri is not None:
         bundle, alias = _publish(call, body.model_uri)
-        what = deploy.What(
+        what = revisions.What(
             bundle_id=bundle.id, model_uri=body.model_uri, alias=alias if body.follow_alias else ""
         )
     deploy.update(
@@ -92,7 +93,7 @@ def change(call: Call) -> records.DeploymentView:
 def remove(call: Call) -> records.DeploymentView:
     """End a deployment."""
     body: records.DeploymentDelete = call.body or records.DeploymentDelete()
-    row = deploy.delete(call.state, call.path["name"], keep_serving=body.keep_serving)
+    row = deploy.delete(call.state, call.path["name"], keep_serving=body.keep_serving, actor=call.actor.name)
     with call.state.database.read() as session:
         return views.deployment(session, session.get_one(models.Deployment, row.id))
 

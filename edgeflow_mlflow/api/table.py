@@ -13,6 +13,7 @@ from edgeflow_mlflow.api import (
     lineage,
     openapi,
     remote,
+    rollouts,
     targets,
     tokens,
 )
@@ -39,6 +40,7 @@ ROUTES: tuple[Route, ...] = (
     *targets.ROUTES,
     *fleets.ROUTES,
     *deployments.ROUTES,
+    *rollouts.ROUTES,
     *remote.ROUTES,
     *lineage.ROUTES,
 )

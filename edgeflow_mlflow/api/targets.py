@@ -23,7 +23,11 @@ def listing(call: Call) -> records.TargetList:
             wanted = wanted.where(models.Target.deployment_id == deploy.get(session, query.deployment).id)
         if not requirements:
             wanted = wanted.limit(query.limit + 1)
-        rows = [row for row in session.scalars(wanted) if selectors.matches(requirements, row.labels)]
+        rows = [
+            row
+            for row in session.scalars(wanted)
+            if selectors.matches(requirements, selectors.known(row.labels, row.presence))
+        ]
         kept, following = views.cut(rows, query.limit, lambda row: row.id)
         return records.TargetList(
             targets=[views.target(call.state, session, row) for row in kept], next_page_token=following

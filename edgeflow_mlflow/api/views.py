@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TypeVar
 
 from sqlalchemy import select
@@ -19,7 +19,6 @@ from edgeflow_mlflow.services import deploy, desired
 from edgeflow_mlflow.services.state import State
 from edgeflow_mlflow.services.usage import Usage
 
-_MISSED = 3
 T = TypeVar("T")
 
 
@@ -32,11 +31,10 @@ def cut(items: Sequence[T], limit: int, key: Callable[[T], str]) -> tuple[list[T
 
 
 def online(state: State, last_seen_at: datetime | None) -> str:
-    """online, offline or never_seen: three heartbeats may be missed, or half a poll."""
+    """online, offline or never_seen."""
     if last_seen_at is None:
         return "never_seen"
-    silence = max(_MISSED * state.config["devices.heartbeat_s"], 1.5 * state.config["devices.poll_s"])
-    return "online" if state.now() - last_seen_at <= timedelta(seconds=silence) else "offline"
+    return "online" if state.is_online(last_seen_at) else "offline"
 
 
 def token(row: models.EnrolmentToken) -> records.TokenView:
@@ -112,8 +110,11 @@ def target(state: State, session: Session, row: models.Target) -> records.Target
         labels=row.labels,
         status=online(state, row.last_seen_at),
         connected=row.connected,
-        in_sync=_in_sync(session, row, deployment),
+        in_sync=_in_sync(session, row),
         deployment=None if deployment is None else deployment.name,
+        held_at=row.held_at,
+        held_by=row.held_by,
+        hold_reason=row.hold_reason,
         generation=row.generation,
         created_at=row.created_at,
         last_seen_at=row.last_seen_at,
@@ -136,13 +137,14 @@ def target(state: State, session: Session, row: models.Target) -> records.Target
     )
 
 
-def _in_sync(session: Session, row: models.Target, deployment: models.Deployment | None) -> bool:
-    if deployment is None:
+def _in_sync(session: Session, row: models.Target) -> bool:
+    """Whether it serves what it should: with waves not always what its deployment's newest rollout brings."""
+    if row.rollout_id is None:
         return True
     digest = session.scalar(
         select(models.Bundle.digest)
         .join(models.Rollout, models.Rollout.bundle_id == models.Bundle.id)
-        .where(models.Rollout.id == deployment.rollout_id)
+        .where(models.Rollout.id == row.rollout_id)
     )
     return row.actual_digest == digest
 
@@ -174,6 +176,9 @@ def rollout(session: Session, row: models.Rollout) -> records.RolloutView:
     counts = Counter(step.value for step in newest.values())
     return records.RolloutView(
         number=row.number,
+        state=row.state,
+        why=row.why,
+        wave=row.wave,
         model_uri=row.model_uri,
         model=model(session.get_one(models.Bundle, row.bundle_id)),
         status=summary.status(newest.values()).value,

@@ -6,6 +6,7 @@ import click
 
 from edgeflow_agent.version import VERSION
 from edgeflow_mlflow.cli.deployments import deployments
+from edgeflow_mlflow.cli.rollouts import audit, rollouts
 from edgeflow_mlflow.cli.server import server
 from edgeflow_mlflow.cli.targets import targets
 from edgeflow_mlflow.cli.tokens import tokens
@@ -17,5 +18,5 @@ def main() -> None:
     """Which model runs on which device, and taking it back."""
 
 
-for command in (server, tokens, targets, deployments):
+for command in (server, tokens, targets, deployments, rollouts, audit):
     main.add_command(command)

@@ -9,6 +9,7 @@ import click
 server = click.option(
     "--server", default=None, help="The server, http://host:port. Default: MLFLOW_TRACKING_URI."
 )
+why = click.option("--why", default="", help="Why, for the history.")
 as_json = click.option("--json", "json", is_flag=True, help="JSON instead of a table.")
 
 

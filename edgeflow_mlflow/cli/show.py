@@ -10,6 +10,7 @@ from typing import Any
 import click
 import msgspec
 
+from edgeflow_mlflow.api import records
 from edgeflow_mlflow.client import ApiError, Client
 
 
@@ -41,6 +42,26 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, empty: str) 
     if not console.is_terminal:  # a pipe: do not cut lines
         console = Console(width=240)
     console.print(shown)
+
+
+def decisions(found: Sequence[records.AuditEntry]) -> None:
+    """The log of decisions, newest first."""
+    table(
+        ("WHEN", "WHO", "WHAT", "OF", "ROLLOUT", "TARGET", "WHY"),
+        [
+            (
+                f"{item.at:%Y-%m-%d %H:%M:%S}",
+                item.actor,
+                item.action,
+                item.subject,
+                item.rollout,
+                item.target,
+                item.why,
+            )
+            for item in found
+        ],
+        empty="No decisions yet.",
+    )
 
 
 def ago(moment: datetime | None) -> str:

@@ -57,6 +57,7 @@ def one(server: str | None, json: bool, target: str) -> None:
         ("status", f"{found.status}, seen {show.ago(found.last_seen_at)}"),
         ("labels", options.joined(found.labels)),
         ("deployment", found.deployment or "none"),
+        *([("held", f"by {found.held_by}: {found.hold_reason}".rstrip(": "))] if found.held_at else []),
         ("serves", f"{actual.model}/{actual.version}" if actual.serving else "nothing"),
         ("run", actual.run_id or "unknown"),
         ("digest", actual.digest),
@@ -86,6 +87,42 @@ def label(server: str | None, target: str, labels: tuple[str, ...]) -> None:
     """Give a device new labels, in place of the old: key=value …"""
     changed = show.client(server).label(target, options.pairs(labels))
     click.echo(f"{changed.id}: {options.joined(changed.labels)}")
+
+
+@targets.command()
+@options.server
+@click.argument("target")
+@options.why
+def hold(server: str | None, target: str, why: str) -> None:
+    """Leave a device out of rollouts, until it is released."""
+    show.client(server).hold(target, why)
+    click.echo(f"{target} keeps what it has; let it take part again with: edgeflow targets release {target}")
+
+
+@targets.command()
+@options.server
+@click.argument("target")
+@options.why
+def release(server: str | None, target: str, why: str) -> None:
+    """Let a held device take part again: it gets what it has missed."""
+    show.client(server).release(target, why)
+    click.echo(f"{target} takes part in rollouts again")
+
+
+@targets.command()
+@options.server
+@options.as_json
+@click.argument("target")
+def explain(server: str | None, json: bool, target: str) -> None:
+    """Why a device has the model that it has."""
+    found = show.client(server).explain(target)
+    if json:
+        show.as_json(found)
+        return
+    for sentence in found.because:
+        click.echo(f"- {sentence}")
+    click.echo()
+    show.decisions(found.decisions)
 
 
 @targets.command()

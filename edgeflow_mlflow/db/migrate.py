@@ -15,7 +15,7 @@ from sqlalchemy import text
 from sqlalchemy.engine import Connection
 from sqlalchemy.sql.schema import SchemaItem
 
-from edgeflow_mlflow.db import models
+from edgeflow_mlflow.db import base, models
 from edgeflow_mlflow.db.engine import Database
 
 VERSION_TABLE = "alembic_version_edgeflow"
@@ -25,7 +25,7 @@ _LOCK = 0x45444745_464C4F57
 
 def include_object(_item: SchemaItem, name: str | None, kind: str, _reflected: bool, _other: object) -> bool:
     """Only our own tables: the database may be MLflow's."""
-    return kind != "table" or (name or "").startswith(models.PREFIX)
+    return kind != "table" or (name or "").startswith(base.PREFIX)
 
 
 def alembic_config(connection: Connection | None = None) -> Config:

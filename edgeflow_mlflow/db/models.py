@@ -5,73 +5,32 @@ Enum columns hold the words of the wire contract as text. Times are aware and in
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import (
-    JSON,
-    BigInteger,
-    Boolean,
-    DateTime,
-    Float,
-    ForeignKey,
-    Index,
-    Integer,
-    LargeBinary,
-    MetaData,
-    String,
-    Text,
-    TypeDecorator,
-    UniqueConstraint,
-    text,
+from sqlalchemy import BigInteger, Boolean, Float, Index, Integer, Text, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from edgeflow_mlflow.db.base import ID, PREFIX, Base, UtcDateTime
+from edgeflow_mlflow.db.rollout_models import (
+    Audit,
+    Deployment,
+    Execution,
+    Rollout,
+    RolloutMember,
+    RolloutWave,
 )
-from sqlalchemy.engine import Dialect
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-PREFIX = "edgeflow_"
-ID = String(64)
-NAME = String(256)
-
-
-class UtcDateTime(TypeDecorator[datetime]):
-    """An aware moment: SQLite keeps no time zone, so it is put back when read."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Refuse a naive moment: it could mean anything."""
-        del dialect
-        if value is not None and value.tzinfo is None:
-            raise ValueError("a moment without a time zone cannot be stored")
-        return None if value is None else value.astimezone(UTC)
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Everything stored is UTC."""
-        del dialect
-        if value is None:
-            return None
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-
-
-class Base(DeclarativeBase):
-    """Our own declarative base: MLflow compares its own with the database at every start."""
-
-    metadata = MetaData(
-        naming_convention={
-            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
-            "pk": "pk_%(table_name)s",
-        }
-    )
-    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy's own protocol
-        datetime: UtcDateTime,
-        dict[str, Any]: JSON,
-        list[Any]: JSON,
-        str: NAME,
-        bytes: LargeBinary,
-    }
+__all__ = [
+    "Audit",
+    "Base",
+    "Deployment",
+    "Execution",
+    "Rollout",
+    "RolloutMember",
+    "RolloutWave",
+    "UtcDateTime",
+]
 
 
 class Fact(Base):
@@ -123,6 +82,7 @@ class Target(Base):
         # The hub looks for work with this one, many times a second.
         Index("ix_edgeflow_targets_unpublished", "published_generation", "generation"),
         Index("ix_edgeflow_targets_deployment", "deployment_id"),
+        Index("ix_edgeflow_targets_rollout", "rollout_id"),
         Index("ix_edgeflow_targets_reissue", "document_expires_at"),
     )
 
@@ -131,6 +91,12 @@ class Target(Base):
     created_at: Mapped[datetime]
     # desired
     deployment_id: Mapped[str | None] = mapped_column(ID)
+    # The rollout whose model it is to serve: with waves not always the newest of its deployment.
+    rollout_id: Mapped[str | None] = mapped_column(ID)
+    # Who is held is left out of rollouts.
+    held_at: Mapped[datetime | None]
+    held_by: Mapped[str] = mapped_column(default="", server_default="")
+    hold_reason: Mapped[str] = mapped_column(Text, default="", server_default="")
     generation: Mapped[int] = mapped_column(BigInteger, default=0)
     published_generation: Mapped[int] = mapped_column(BigInteger, default=0)
     document: Mapped[bytes | None]
@@ -214,81 +180,6 @@ class Fleet(Base):
     targets: Mapped[list[Any]] = mapped_column(default=list)
     created_at: Mapped[datetime]
     created_by: Mapped[str]
-
-
-class Deployment(Base):
-    """A named binding of a model to targets. `live_name` is the name while it lives and null after, so
-    that a name can be used again and history keeps its rows."""
-
-    __tablename__ = PREFIX + "deployments"
-    __table_args__ = (UniqueConstraint("live_name", name="uq_edgeflow_deployments_live_name"),)
-
-    id: Mapped[str] = mapped_column(ID, primary_key=True)
-    name: Mapped[str]
-    live_name: Mapped[str | None]
-    fleet: Mapped[str] = mapped_column(default="")
-    selector: Mapped[str] = mapped_column(Text, default="")
-    # Set when the deployment follows an alias: `model_name` then says of which model.
-    alias: Mapped[str] = mapped_column(default="")
-    model_name: Mapped[str] = mapped_column(default="")
-    settings: Mapped[dict[str, Any]] = mapped_column(default=dict)
-    rollout_id: Mapped[str] = mapped_column(ID)
-    created_at: Mapped[datetime]
-    created_by: Mapped[str]
-    updated_at: Mapped[datetime]
-    deleted_at: Mapped[datetime | None]
-
-
-class Rollout(Base):
-    """One revision of a deployment: which bundle, when, by whom and why."""
-
-    __tablename__ = PREFIX + "rollouts"
-    __table_args__ = (UniqueConstraint("deployment_id", "number"),)
-
-    id: Mapped[str] = mapped_column(ID, primary_key=True)
-    deployment_id: Mapped[str] = mapped_column(ForeignKey("edgeflow_deployments.id"))
-    number: Mapped[int]
-    bundle_id: Mapped[str] = mapped_column(ForeignKey("edgeflow_bundles.id"))
-    model_uri: Mapped[str] = mapped_column(Text)
-    settings: Mapped[dict[str, Any]] = mapped_column(default=dict)
-    reason: Mapped[str] = mapped_column(Text, default="")
-    created_at: Mapped[datetime]
-    created_by: Mapped[str]
-
-
-class Execution(Base):
-    """One target's part of a rollout."""
-
-    __tablename__ = PREFIX + "executions"
-    __table_args__ = (
-        # At most one execution per target is not terminal.
-        Index(
-            "uq_edgeflow_executions_open",
-            "target_id",
-            unique=True,
-            sqlite_where=text("finished_at IS NULL"),
-            postgresql_where=text("finished_at IS NULL"),
-        ),
-        Index("ix_edgeflow_executions_rollout", "rollout_id"),
-        Index("ix_edgeflow_executions_target", "target_id", "generation"),
-        Index("ix_edgeflow_executions_deadline", "deadline_at"),
-    )
-
-    id: Mapped[str] = mapped_column(ID, primary_key=True)
-    target_id: Mapped[str] = mapped_column(ID)
-    deployment_id: Mapped[str] = mapped_column(ForeignKey("edgeflow_deployments.id"))
-    rollout_id: Mapped[str] = mapped_column(ForeignKey("edgeflow_rollouts.id"))
-    generation: Mapped[int] = mapped_column(BigInteger)
-    action: Mapped[str] = mapped_column(ID)
-    state: Mapped[str] = mapped_column(ID)
-    reason: Mapped[str] = mapped_column(default="")
-    message: Mapped[str] = mapped_column(Text, default="")
-    progress: Mapped[float | None] = mapped_column(Float)
-    attempt: Mapped[int] = mapped_column(Integer, default=1)
-    created_at: Mapped[datetime]
-    updated_at: Mapped[datetime]
-    deadline_at: Mapped[datetime | None]
-    finished_at: Mapped[datetime | None]
 
 
 class DeviceReport(Base):

@@ -16,13 +16,14 @@ from edgeflow_mlflow import errors
 from edgeflow_mlflow.broker import port
 from edgeflow_mlflow.db.engine import FenceLostError
 from edgeflow_mlflow.hub.loop import Loop
-from edgeflow_mlflow.services import enrol, ingest, lease, reconcile, rpc
+from edgeflow_mlflow.services import advance, enrol, ingest, lease, membership, reconcile, rpc
 from edgeflow_mlflow.services.state import State
 
 logger = logging.getLogger(__name__)
 
 _PUBLISH_S = 0.2
 _RECONCILE_S = 1.0
+_MEMBERSHIP_S = 5.0
 _REVOCATION_S = 2.0
 _RETENTION_S = 600.0
 _BROKER_RETRY_S = 10.0
@@ -44,6 +45,7 @@ class Hub:
             self._loop("lease", lease.RENEW_S, self._renew),
             self._loop("publish", _PUBLISH_S, self._publish),
             self._loop("reconcile", _RECONCILE_S, self._reconcile),
+            self._loop("membership", _MEMBERSHIP_S, lambda: membership.follow(self._state)),
             self._loop("revocation", _REVOCATION_S, self._close_revoked),
             self._loop("retention", _RETENTION_S, self._retain),
             self._loop("broker", _BROKER_RETRY_S, self._keep_broker),
@@ -134,6 +136,7 @@ class Hub:
 
     def _reconcile(self) -> None:
         reconcile.time_out(self._state)
+        advance.advance_all(self._state)
         reconcile.reissue_aging(self._state)
 
     def _close_revoked(self) -> None:

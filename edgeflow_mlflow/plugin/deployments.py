@@ -74,6 +74,7 @@ class EdgeflowDeploymentClient(base.BaseDeploymentClient):
             "where": _where(keys["where"], endpoint),
             "runtime": keys["runtime"] or None,
             "trial": keys["trial"] or None,
+            "rollout": keys["rollout"] or None,
             **keys["request"],
         }
         body = _convert(

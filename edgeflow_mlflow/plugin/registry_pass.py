@@ -19,7 +19,7 @@ from edgeflow_mlflow.api.publishing import publish_model
 from edgeflow_mlflow.catalog import Catalog, UnreadableError
 from edgeflow_mlflow.db import models
 from edgeflow_mlflow.plugin import registry_hook
-from edgeflow_mlflow.services import deploy, leftovers, publish
+from edgeflow_mlflow.services import deploy, leftovers, publish, revisions
 from edgeflow_mlflow.services.state import State
 
 logger = logging.getLogger(__name__)
@@ -157,7 +157,7 @@ class RegistryPass:
                 self._state,
                 deployment.name,
                 deploy.Change(
-                    what=deploy.What(bundle_id=bundle.id, model_uri=uri, alias=alias),
+                    what=revisions.What(bundle_id=bundle.id, model_uri=uri, alias=alias),
                     reason=f"alias {deployment.alias!r} moved from version {version} to {wanted}",
                     # What an operator has changed meanwhile is looked at again in the next pass.
                     expected_rollout=deployment.rollout_id,

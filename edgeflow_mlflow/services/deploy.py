@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from edgeflow_agent.wire import topics
 from edgeflow_agent.wire.documents import Action
 from edgeflow_mlflow import errors
 from edgeflow_mlflow.db import models
-from edgeflow_mlflow.services import desired, fleets
+from edgeflow_mlflow.domain import rollouts
+from edgeflow_mlflow.services import advance, audit, desired, fleets, revisions, strategy
+from edgeflow_mlflow.services.revisions import What
 from edgeflow_mlflow.services.state import State
 
 
@@ -28,15 +30,6 @@ class Where:
 
     def __bool__(self) -> bool:
         return bool(self.targets or self.fleet or self.selector)
-
-
-@dataclass(frozen=True, kw_only=True)
-class What:
-    """Which model: a published bundle, the URI that was asked for, and the alias to follow."""
-
-    bundle_id: str
-    model_uri: str
-    alias: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +64,8 @@ def create(
             f"{name!r} cannot name a deployment: use 1 to 63 of a-z, 0-9, '.', '_', '-'"
         )
     now = state.now()
+    given = settings or {}
+    strategy.check(given.get(strategy.GROUP, {}))
     with state.database.write() as session:
         if find(session, name) is not None:
             raise errors.ConflictError(
@@ -86,7 +81,7 @@ def create(
             selector=where.selector,
             alias=what.alias,
             model_name=bundle.model_name,
-            settings=settings or {},
+            settings=_kept(given),
             rollout_id="",
             created_at=now,
             created_by=actor,
@@ -96,13 +91,17 @@ def create(
         session.flush()
         targets = _locked(session, _resolve(session, where))
         _check_free(session, deployment, targets, replace=replace)
-        rollout = _new_rollout(state, session, deployment, what, reason="created", actor=actor)
-        desired.assign(
+        rollout = revisions.begin(
             state,
             session,
+            deployment,
+            what,
             targets,
-            desired.Assignment(deployment=deployment, rollout=rollout, bundle=bundle),
+            settings=given,
+            reason="created",
+            actor=actor,
         )
+        advance.advance(state, session, rollout)
     return deployment
 
 
@@ -116,14 +115,12 @@ def update(state: State, name: str, change: Change, *, actor: str) -> models.Dep
         rollout = session.get_one(models.Rollout, deployment.rollout_id)
         if change.expected_rollout not in ("", rollout.id):
             raise errors.ChangedError(f"deployment {name!r} was changed meanwhile; look at it again")
-        settings = {
-            group: {**deployment.settings.get(group, {}), **change.settings.get(group, {})}
-            for group in {**deployment.settings, **change.settings}
-        }
+        settings = _merged(deployment.settings, change.settings)
+        strategy.check(settings.get(strategy.GROUP, {}))
         what = change.what
-        if what is None and settings != deployment.settings:
+        if what is None and _without_strategy(settings) != _without_strategy(deployment.settings):
             what = What(bundle_id=rollout.bundle_id, model_uri=rollout.model_uri, alias=deployment.alias)
-        if what is None and change.where is None:
+        if what is None and change.where is None and _kept(settings) == deployment.settings:
             raise errors.InvalidError("nothing to update: give a model, targets, runtime or trial settings")
         before = {target.id for target in bound(session, deployment)}
         wanted_ids = _wanted(session, deployment, change.where, before)
@@ -133,38 +130,81 @@ def update(state: State, name: str, change: Change, *, actor: str) -> models.Dep
             # Nobody said where anew: what another deployment has taken over meanwhile stays with it.
             wanted = [target for target in wanted if target.deployment_id in (None, deployment.id)]
         _check_free(session, deployment, wanted, replace=change.replace)
-        changed = [target for target in wanted if target.deployment_id != deployment.id]
         leaving = [
             target
             for target in locked
             if target.deployment_id == deployment.id and target.id not in wanted_ids
         ]
         if leaving:
-            _let_go(state, session, deployment, leaving, Action.REMOVE)
-        if what is not None:
-            deployment.alias = what.alias
-            deployment.settings = settings
-            rollout = _new_rollout(state, session, deployment, what, reason=change.reason, actor=actor)
-            changed = wanted
-        bundle = session.get_one(models.Bundle, rollout.bundle_id)
-        deployment.model_name = bundle.model_name
+            let_go(state, session, deployment, leaving, Action.REMOVE)
+        deployment.settings = _kept(settings)
         deployment.updated_at = state.now()
-        desired.assign(
-            state,
-            session,
-            changed,
-            desired.Assignment(deployment=deployment, rollout=rollout, bundle=bundle),
-        )
+        if what is None:
+            join(state, session, deployment, [t for t in wanted if t.deployment_id != deployment.id])
+        else:
+            deployment.alias = what.alias
+            deployment.model_name = session.get_one(models.Bundle, what.bundle_id).model_name
+            rollout = revisions.begin(
+                state,
+                session,
+                deployment,
+                what,
+                wanted,
+                settings=settings,
+                reason=change.reason,
+                actor=actor,
+            )
+            advance.advance(state, session, rollout)
     return deployment
 
 
-def delete(state: State, name: str, *, keep_serving: bool) -> models.Deployment:
+def join(
+    state: State, session: Session, deployment: models.Deployment, targets: Sequence[models.Target]
+) -> None:
+    """Let targets, which the caller has locked, follow what the deployment does now: they get its model with
+    the wave that is under way, or at once where the rollout has reached everybody. Where it was given up they
+    get nothing before the next one."""
+    rollout = session.get_one(models.Rollout, deployment.rollout_id, with_for_update=True)
+    revisions.join(session, rollout, targets)
+    if rollout.state == rollouts.State.SUCCEEDED:
+        advance.assign(state, session, rollout, [target for target in targets if target.held_at is None])
+    else:
+        advance.advance(state, session, rollout)
+
+
+def _merged(
+    old: Mapping[str, Mapping[str, Any]], new: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    return {group: {**old.get(group, {}), **new.get(group, {})} for group in {**old, **new}}
+
+
+def _kept(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """What the next rollout of the deployment begins with: all but what was said for one of them."""
+    return {
+        group: {
+            name: value
+            for name, value in given.items()
+            if group != strategy.GROUP or name not in strategy.ONCE
+        }
+        for group, given in settings.items()
+    }
+
+
+def _without_strategy(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """How to go is no reason to go."""
+    return {group: given for group, given in settings.items() if group != strategy.GROUP and given}
+
+
+def delete(state: State, name: str, *, keep_serving: bool, actor: str) -> models.Deployment:
     """End a deployment. Its devices stop serving, or keep what they have and are free for another."""
     with state.database.write() as session:
         deployment = get(session, name, lock=True)
         locked = desired.lock(session, [target.id for target in bound(session, deployment)])
         targets = [target for target in locked if target.deployment_id == deployment.id]
-        _let_go(state, session, deployment, targets, Action.HOLD if keep_serving else Action.REMOVE)
+        let_go(state, session, deployment, targets, Action.HOLD if keep_serving else Action.REMOVE)
+        why = "the deployment was deleted"
+        revisions.end_open(state, session, deployment, rollouts.Event.ABORT, why, actor=actor)
+        audit.note(state, session, actor=actor, action="deployment.delete", subject=deployment.name, why=why)
         deployment.live_name = None
         deployment.deleted_at = state.now()
     return deployment
@@ -253,36 +293,15 @@ def _check_free(
             )
 
 
-def _new_rollout(
-    state: State, session: Session, deployment: models.Deployment, what: What, *, reason: str, actor: str
-) -> models.Rollout:
-    last = session.scalar(
-        select(func.max(models.Rollout.number)).where(models.Rollout.deployment_id == deployment.id)
-    )
-    rollout = models.Rollout(
-        id=uuid.uuid4().hex,
-        deployment_id=deployment.id,
-        number=(last or 0) + 1,
-        bundle_id=what.bundle_id,
-        model_uri=what.model_uri,
-        settings=deployment.settings,
-        reason=reason,
-        created_at=state.now(),
-        created_by=actor,
-    )
-    session.add(rollout)
-    deployment.rollout_id = rollout.id
-    session.flush()
-    return rollout
-
-
-def _let_go(
+def let_go(
     state: State,
     session: Session,
     deployment: models.Deployment,
     targets: Sequence[models.Target],
     action: Action,
 ) -> None:
+    """Tell targets, which the caller has locked, to stop serving or to keep what they have; they are free."""
+    revisions.leave(session, deployment.rollout_id, [target.id for target in targets])
     rollout = session.get_one(models.Rollout, deployment.rollout_id)
     bundle = session.get_one(models.Bundle, rollout.bundle_id)
     desired.assign(

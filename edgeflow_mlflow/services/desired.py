@@ -32,8 +32,11 @@ class Assignment:
     action: Action = Action.INSTALL
 
 
-def assign(state: State, session: Session, targets: Sequence[models.Target], work: Assignment) -> None:
-    """Supersede what is under way on the targets, raise their generations and sign the new documents.
+def assign(
+    state: State, session: Session, targets: Sequence[models.Target], work: Assignment
+) -> dict[str, str]:
+    """Supersede what is under way on the targets, raise their generations and sign the new documents. The
+    new executions by target.
 
     The caller has locked the targets (`lock`). Raise UnprocessableError when no device would take the
     document.
@@ -42,9 +45,12 @@ def assign(state: State, session: Session, targets: Sequence[models.Target], wor
     template = describe("", work)
     _check(template)
     supersede(state, session, [target.id for target in targets], "a newer generation took over")
+    executions = {}
     for target in targets:
         target.generation = projection.next_generation(target.generation, target.actual_generation)
-        target.deployment_id = work.deployment.id if work.action is Action.INSTALL else None
+        is_install = work.action is Action.INSTALL
+        target.deployment_id = work.deployment.id if is_install else None
+        target.rollout_id = work.rollout.id if is_install else None
         execution = models.Execution(
             id=uuid.uuid4().hex,
             target_id=target.id,
@@ -58,6 +64,7 @@ def assign(state: State, session: Session, targets: Sequence[models.Target], wor
             deadline_at=projection.deadline(Step.PENDING, now, state.deadlines),
         )
         session.add(execution)
+        executions[target.id] = execution.id
         _issue(state, target, msgspec.structs.replace(template, execution=execution.id))
         size = len(target.document or b"")
         if size > documents.MAX_ENVELOPE_BYTES:
@@ -65,6 +72,7 @@ def assign(state: State, session: Session, targets: Sequence[models.Target], wor
                 f"what devices would have to be told is {size} bytes, over their limit of "
                 f"{documents.MAX_ENVELOPE_BYTES}: log the model with fewer or shorter labels and columns"
             )
+    return executions
 
 
 def lock(session: Session, ids: Iterable[str]) -> list[models.Target]:

@@ -99,8 +99,20 @@ def members(session: Session, fleet: models.Fleet) -> list[str]:
     )
 
 
+def wanted(session: Session, deployment: models.Deployment) -> set[str]:
+    """The ids of the targets that a deployment of a fleet or a selector is to hold now."""
+    if deployment.fleet:
+        fleet = session.get(models.Fleet, deployment.fleet)
+        return set() if fleet is None else set(members(session, fleet))
+    return set(selected(session, deployment.selector)) if deployment.selector else set()
+
+
 def selected(session: Session, selector: str) -> list[str]:
     """The ids of the targets that a selector picks now, in order."""
     requirements = selectors.parse(selector)
-    rows = session.execute(select(models.Target.id, models.Target.labels).order_by(models.Target.id))
-    return [name for name, labels in rows if selectors.matches(requirements, labels)]
+    rows = session.execute(
+        select(models.Target.id, models.Target.labels, models.Target.presence).order_by(models.Target.id)
+    )
+    return [
+        name for name, labels, said in rows if selectors.matches(requirements, selectors.known(labels, said))
+    ]

@@ -19,8 +19,8 @@ from edgeflow_agent.wire.documents import Action
 from edgeflow_agent.wire.states import State as Step
 from edgeflow_mlflow import errors
 from edgeflow_mlflow.db import models
-from edgeflow_mlflow.domain import projection
-from edgeflow_mlflow.services import desired
+from edgeflow_mlflow.domain import projection, rollouts
+from edgeflow_mlflow.services import advance, counting, desired
 from edgeflow_mlflow.services.state import State
 
 logger = logging.getLogger(__name__)
@@ -126,6 +126,11 @@ def _apply(state: State, execution: models.Execution, report: documents.Report) 
     execution.message = report.message
     execution.progress = report.progress
     execution.attempt = report.attempt
+    if report.trial is not None:
+        execution.trial_requests = report.trial.requests
+        execution.trial_errors = report.trial.errors + report.trial.non_finite
+        execution.trial_mean_s = report.trial.mean_s or None
+        execution.usual_mean_s = report.trial.usual_s or None
     execution.updated_at = now
     execution.deadline_at = projection.deadline(report.state, now, state.deadlines)
     if states.is_terminal(report.state):
@@ -172,7 +177,11 @@ def _note(
     if desired.raise_floor(state, session, target, message.generation):
         return
     execution = desired.latest_execution(session, target, locked=True)
-    if execution is None or execution.finished_at is not None:
+    if execution is None:
+        return
+    if execution.finished_at is not None:
+        if execution.state == Step.TIMED_OUT and execution.reason == counting.UNREACHED:
+            _give_again(state, session, target, execution)
         return
     work = desired.load_assignment(session, execution)
     if projection.converged(
@@ -192,6 +201,20 @@ def _note(
             message="the device's heartbeat shows that it is done",
         )
         _apply(state, execution, proof)
+
+
+def _give_again(state: State, session: Session, target: models.Target, execution: models.Execution) -> None:
+    """Who was not reached in time and comes back follows what its deployment does now."""
+    rollout = session.get_one(models.Rollout, execution.rollout_id)
+    deployment = session.get_one(models.Deployment, execution.deployment_id)
+    alive = rollouts.State(rollout.state) in (rollouts.State.RUNNING, rollouts.State.SUCCEEDED)
+    if (
+        alive
+        and deployment.rollout_id == rollout.id
+        and target.deployment_id == deployment.id
+        and target.held_at is None
+    ):
+        advance.assign(state, session, rollout, [target])
 
 
 def connection(state: State, target_id: str, *, connected: bool) -> None:

@@ -67,8 +67,10 @@ def time_out(state: State) -> int:
             .with_for_update(skip_locked=True)
         ).all()
         for execution in overdue:
-            waited = "no device took it up" if execution.state in (Step.PENDING, Step.OFFERED) else "silence"
-            execution.reason = "deadline"
+            untaken = execution.state in (Step.PENDING, Step.OFFERED)
+            waited = "no device took it up" if untaken else "silence"
+            # One says nothing of the model, the other may.
+            execution.reason = "unreached" if untaken else "deadline"
             execution.message = (
                 f"{waited} since {execution.updated_at:%Y-%m-%d %H:%M} UTC, in {execution.state}"
             )

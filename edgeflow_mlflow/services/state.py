@@ -12,6 +12,8 @@ from edgeflow_mlflow.domain.projection import Deadlines
 from edgeflow_mlflow.services.blobs import BlobStore
 from edgeflow_mlflow.services.keyring import Keyring
 
+_MISSED = 3
+
 
 def utc_now() -> datetime:
     """The server's clock."""
@@ -27,6 +29,15 @@ class State:
     keyring: Keyring
     blobs: BlobStore
     now: Callable[[], datetime] = utc_now
+
+    def is_online(self, last_seen_at: datetime | None) -> bool:
+        """Whether a target last heard then is there: three heartbeats may be missed, or half a poll."""
+        if last_seen_at is None:
+            return False
+        silence: float = max(
+            _MISSED * self.config["devices.heartbeat_s"], 1.5 * self.config["devices.poll_s"]
+        )
+        return self.now() - last_seen_at <= timedelta(seconds=silence)
 
     @property
     def deadlines(self) -> Deadlines:

@@ -29,8 +29,7 @@ def of_bundles(session: Session, bundles: Collection[models.Bundle]) -> list[Usa
         return []
     bonds = (
         select(models.Target.id, models.Rollout.bundle_id)
-        .join(models.Deployment, models.Deployment.id == models.Target.deployment_id)
-        .join(models.Rollout, models.Rollout.id == models.Deployment.rollout_id)
+        .join(models.Rollout, models.Rollout.id == models.Target.rollout_id)
         .where(models.Rollout.bundle_id.in_([bundle.id for bundle in bundles]))
     )
     wanted: dict[str, str] = {target: bundle for target, bundle in session.execute(bonds)}  # noqa: C416

@@ -13,7 +13,7 @@ from edgeflow_agent.wire.documents import Presence, PresenceKind, Report
 from edgeflow_agent.wire.states import State as Step
 from edgeflow_mlflow import errors
 from edgeflow_mlflow.db import models
-from edgeflow_mlflow.services import deploy, ingest, reconcile
+from edgeflow_mlflow.services import deploy, ingest, reconcile, revisions
 from edgeflow_mlflow.services.state import State
 from tests.server.conftest import add_bundle, add_target, document
 
@@ -46,8 +46,8 @@ def test_changes_presence_and_the_clock_together(state: State) -> None:
         add_target(state, name)
     bundles = [add_bundle(state, str(number)) for number in (1, 2)]
 
-    def what(number: int) -> deploy.What:
-        return deploy.What(bundle_id=bundles[number].id, model_uri=f"models:/iris/{number}")
+    def what(number: int) -> revisions.What:
+        return revisions.What(bundle_id=bundles[number].id, model_uri=f"models:/iris/{number}")
 
     deploy.create(state, "iris", where=deploy.Where(targets=names), what=what(0), replace=False, actor="me")
 
@@ -83,7 +83,7 @@ def test_changes_presence_and_the_clock_together(state: State) -> None:
 
 
 def one_rollout(state: State, name: str, bundle: models.Bundle, target: str) -> models.Execution:
-    what = deploy.What(bundle_id=bundle.id, model_uri="models:/iris/1")
+    what = revisions.What(bundle_id=bundle.id, model_uri="models:/iris/1")
     deploy.create(state, name, where=deploy.Where(targets=(target,)), what=what, actor="me")
     with state.database.read() as session:
         return session.scalars(select(models.Execution).where(models.Execution.target_id == target)).one()

@@ -14,15 +14,15 @@ from edgeflow_agent.wire.states import State as Step
 from edgeflow_mlflow import errors
 from edgeflow_mlflow.db import models
 from edgeflow_mlflow.db.engine import FenceLostError
-from edgeflow_mlflow.services import deploy, desired, fleets, ingest, lease, reconcile, usage
+from edgeflow_mlflow.services import deploy, desired, fleets, ingest, lease, reconcile, revisions, usage
 from edgeflow_mlflow.services.state import State
 from tests.server.conftest import Clock, add_bundle, add_target, document
 
 COUNTER = itertools.count(1)
 
 
-def what(bundle: models.Bundle) -> deploy.What:
-    return deploy.What(bundle_id=bundle.id, model_uri=f"models:/iris/{bundle.model_version}")
+def what(bundle: models.Bundle) -> revisions.What:
+    return revisions.What(bundle_id=bundle.id, model_uri=f"models:/iris/{bundle.model_version}")
 
 
 def create(
@@ -183,8 +183,8 @@ def test_what_no_device_would_take_is_not_signed(two: State, files: int, labels:
 def test_deleting_removes_or_holds(two: State) -> None:
     create(two, "robot-07")
     create(two, "robot-12", name="held", version="2")
-    deploy.delete(two, "iris", keep_serving=False)
-    deploy.delete(two, "held", keep_serving=True)
+    deploy.delete(two, "iris", keep_serving=False, actor="anna")
+    deploy.delete(two, "held", keep_serving=True, actor="anna")
     assert document(two, "robot-07").deployments[0].action is Action.REMOVE
     assert document(two, "robot-12").deployments[0].action is Action.HOLD
     with two.database.read() as session, pytest.raises(errors.NotFoundError):
@@ -326,7 +326,7 @@ def test_nothing_is_under_way_for_ever(two: State, clock: Clock) -> None:
     clock.pass_by(days=8)
     assert reconcile.time_out(two) == 1
     late = executions(two, "robot-12")[0]
-    assert (late.state, late.reason) == ("timed_out", "deadline")
+    assert (late.state, late.reason) == ("timed_out", "unreached")
     assert "no device took it up" in late.message
 
 
@@ -368,7 +368,7 @@ def test_where_a_version_is(two: State) -> None:
         assert (found.target.id, found.desired, found.actual) == ("robot-07", True, False)
         assert usage.of_version(session, "iris", "2") == []
         assert [item.target.id for item in usage.of_run(session, "run-1")] == ["robot-07"]
-    deploy.delete(two, "iris", keep_serving=True)
+    deploy.delete(two, "iris", keep_serving=True, actor="anna")
     with two.database.read() as session:
         digest = session.get_one(models.Bundle, "bundle-iris-1").digest
     (*_, last) = executions(two, "robot-07")

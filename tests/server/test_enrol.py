@@ -12,7 +12,7 @@ from edgeflow_agent import errors as agent_errors
 from edgeflow_agent.wire import tokens
 from edgeflow_mlflow import errors
 from edgeflow_mlflow.db import models
-from edgeflow_mlflow.services import deploy, enrol
+from edgeflow_mlflow.services import deploy, enrol, revisions
 from edgeflow_mlflow.services.state import State
 from tests.server.conftest import Clock, add_bundle, document
 
@@ -150,11 +150,11 @@ def test_rotation_keeps_the_old_one_until_the_new_one_is_used(state: State, cloc
 
 def test_a_target_that_was_deleted_comes_back_above_its_history(state: State) -> None:
     enrol.enrol(state, token(state), "robot-07", "key-00000001")
-    what = deploy.What(bundle_id=add_bundle(state).id, model_uri="models:/iris/1")
+    what = revisions.What(bundle_id=add_bundle(state).id, model_uri="models:/iris/1")
     deploy.create(state, "iris", where=deploy.Where(targets=("robot-07",)), what=what, actor="me")
     with pytest.raises(errors.ConflictError, match="belongs to deployment 'iris'"):
         enrol.forget(state, "robot-07")
-    deploy.delete(state, "iris", keep_serving=False)
+    deploy.delete(state, "iris", keep_serving=False, actor="anna")
     enrol.forget(state, "robot-07")
     with state.database.read() as session:
         assert {row.state for row in session.scalars(select(models.Execution))} == {"superseded"}

@@ -24,7 +24,7 @@ from edgeflow_mlflow.db.engine import Database
 from edgeflow_mlflow.plugin import registry_pass
 from edgeflow_mlflow.plugin.registry_hook import PROMPT_TAG, RegistryHook
 from edgeflow_mlflow.plugin.registry_pass import RegistryPass
-from edgeflow_mlflow.services import deploy
+from edgeflow_mlflow.services import deploy, revisions
 from edgeflow_mlflow.services.state import State
 from tests.server.conftest import Clock, add_target
 
@@ -293,7 +293,7 @@ def test_one_deployment_that_cannot_follow_does_not_stop_the_others(
             state,
             name,
             where=deploy.Where(targets=(f"robot-{name}",)),
-            what=deploy.What(bundle_id=bundle.id, model_uri=f"models:/{name}@champion", alias=alias),
+            what=revisions.What(bundle_id=bundle.id, model_uri=f"models:/{name}@champion", alias=alias),
             actor="test",
         )
         registry.set_registered_model_alias(name, "champion", "2")

@@ -46,6 +46,7 @@ _DEPLOYMENT = documents.DesiredDeployment(
     monitor=_MONITOR,
     commit="remote",
 )
+_FIGURES = documents.TrialFigures(requests=40, errors=3, non_finite=2, mean_s=0.25, usual_s=0.125)
 _REPORT = documents.Report(
     boot="b1",
     seq=7,
@@ -58,6 +59,7 @@ _REPORT = documents.Report(
     progress=0.5,
     digest="ef" * 32,
     at=AT,
+    trial=_FIGURES,
 )
 _PRESENCE = documents.Presence(
     kind=documents.PresenceKind.BIRTH,
@@ -104,6 +106,7 @@ EXAMPLES: dict[str, documents._Record] = {
         v=2,
     ),
     "trust": documents.Trust(fleet="f1", version=2, keys={"k": "a2V5"}, v=2),
+    "trial_figures": _FIGURES,
     "report": _REPORT,
     "presence": _PRESENCE,
     "stored": _STORED,

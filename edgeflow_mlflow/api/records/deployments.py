@@ -9,6 +9,7 @@ import msgspec
 
 from edgeflow_agent.wire import documents
 from edgeflow_mlflow.api.records.common import Input, Output, Short, TargetId, Uri
+from edgeflow_mlflow.api.records.rollouts import RolloutSettings
 from edgeflow_mlflow.api.records.targets import ExecutionView
 
 
@@ -49,6 +50,7 @@ class DeploymentCreate(Input, frozen=True):
     where: Place
     runtime: RuntimeSettings = RuntimeSettings()
     trial: TrialSettings = TrialSettings()
+    rollout: RolloutSettings = RolloutSettings()
     follow_alias: bool = True
     replace: bool = False
 
@@ -61,6 +63,7 @@ class DeploymentChange(Input, frozen=True):
     where: Place | None = None
     runtime: RuntimeSettings = RuntimeSettings()
     trial: TrialSettings = TrialSettings()
+    rollout: RolloutSettings = RolloutSettings()
     follow_alias: bool = True
     replace: bool = False
     reason: Annotated[str, msgspec.Meta(max_length=1024)] = ""
@@ -87,9 +90,12 @@ class Model(Output, frozen=True):
 
 class RolloutView(Output, frozen=True):
     """One revision of a deployment. `counts` has the executions by state, `runtime` and `trial` the
-    settings that were given."""
+    settings that were given; `state` says how the rollout goes, `why` what it waits for or why it stopped."""
 
     number: int
+    state: str
+    why: str
+    wave: int
     model_uri: str
     model: Model
     status: str

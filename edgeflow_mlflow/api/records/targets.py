@@ -82,6 +82,10 @@ class TargetView(Output, frozen=True):
     connected: bool
     in_sync: bool
     deployment: str | None
+    # Since when, by whom and why it is left out of rollouts.
+    held_at: datetime | None
+    held_by: str
+    hold_reason: str
     generation: int
     created_at: datetime
     last_seen_at: datetime | None

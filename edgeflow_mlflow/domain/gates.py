@@ -1,0 +1,134 @@
+"""Whether a wave went well enough for the next: facts in, readings out. A gate is one function.
+
+Telemetry plugs in here: a further gate reads further facts.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+
+class Verdict(enum.StrEnum):
+    """What a gate says."""
+
+    OK = "pass"
+    WAIT = "wait"  # too little is known yet
+    FAIL = "fail"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a rollout puts up with. Rates from 0 to 1; None: not looked at."""
+
+    max_failure_rate: float = 0.2
+    minimum_executed: int = 5
+    max_error_rate: float | None = None
+    max_latency_ratio: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What is known of a wave: executions that have ended on devices since it began, how many of them
+    failed, and what their trials saw. `is_over` says that nobody in it is waited for any more.
+
+    `latency_ratio` is the mean run of the new model over that of the model before, weighted by requests;
+    None where no trial compared them. `accepted` are ends that somebody has looked at who then resumed: they
+    say nothing any more, and nobody waits for them.
+    """
+
+    targets: int = 0
+    accepted: int = 0
+    executed: int = 0
+    failed: int = 0
+    trial_requests: int = 0
+    trial_errors: int = 0
+    latency_ratio: float | None = None
+    is_over: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What one gate found; stored and shown. `value` is None where there was nothing to measure."""
+
+    gate: str
+    verdict: Verdict
+    value: float | None
+    limit: float
+    text: str
+
+
+Gate = Callable[[Limits, Facts], Reading | None]
+
+
+def failure_rate(limits: Limits, facts: Facts) -> Reading:
+    """Failed over executed: those who are offline count for nothing, in either direction."""
+    limit = limits.max_failure_rate
+    minimum = max(1, min(limits.minimum_executed, facts.targets))
+
+    def reading(verdict: Verdict, text: str, value: float | None = None) -> Reading:
+        return Reading(gate="failure_rate", verdict=verdict, value=value, limit=limit, text=text)
+
+    if facts.executed == 0:
+        if facts.targets == 0:
+            return reading(Verdict.OK, "nobody is in this wave any more")
+        if facts.accepted and facts.is_over:
+            return reading(Verdict.OK, f"{facts.accepted} ends were accepted by who resumed")
+        return reading(Verdict.WAIT, "no device of this wave has come to an end yet")
+    rate = facts.failed / facts.executed
+    text = f"{facts.failed} of {facts.executed} failed"
+    if rate > limit and (facts.executed >= minimum or facts.is_over):
+        return reading(Verdict.FAIL, f"{text}, more than {limit:.0%}", rate)
+    if facts.executed < minimum and not facts.is_over:
+        return reading(Verdict.WAIT, f"{text}; {minimum} ends are needed for a verdict", rate)
+    return reading(Verdict.OK, text, rate)
+
+
+def error_rate(limits: Limits, facts: Facts) -> Reading | None:
+    """Errors among the requests of all trials of the wave."""
+    limit = limits.max_error_rate
+    if limit is None:
+        return None
+    name = "error_rate"
+    if facts.trial_requests == 0:
+        if facts.accepted and facts.is_over:
+            return None
+        text = "no trial of this wave has seen a request; say trial_requests, so that it waits for some"
+        verdict = Verdict.WAIT if facts.targets else Verdict.OK
+        return Reading(gate=name, verdict=verdict, value=None, limit=limit, text=text)
+    rate = facts.trial_errors / facts.trial_requests
+    text = f"{facts.trial_errors} of {facts.trial_requests} requests failed on trial"
+    verdict = Verdict.FAIL if rate > limit else Verdict.OK
+    return Reading(gate=name, verdict=verdict, value=rate, limit=limit, text=text)
+
+
+def latency(limits: Limits, facts: Facts) -> Reading | None:
+    """Time of a run against the version before. Where there was none there is nothing to compare."""
+    limit = limits.max_latency_ratio
+    if limit is None:
+        return None
+    ratio = facts.latency_ratio
+    if ratio is None:
+        text = "no trial of this wave could compare with a version before"
+        return Reading(gate="latency", verdict=Verdict.OK, value=None, limit=limit, text=text)
+    verdict = Verdict.FAIL if ratio > limit else Verdict.OK
+    text = f"a run takes {ratio:.2f} times as long as with the version before"
+    return Reading(gate="latency", verdict=verdict, value=ratio, limit=limit, text=text)
+
+
+GATES: tuple[Gate, ...] = (failure_rate, error_rate, latency)
+
+
+def read(limits: Limits, facts: Facts) -> tuple[Reading, ...]:
+    """What every gate says that is set up."""
+    return tuple(reading for gate in GATES if (reading := gate(limits, facts)) is not None)
+
+
+def worst(readings: Sequence[Reading]) -> Verdict:
+    """One failing gate is enough, and one that waits holds up."""
+    verdicts = {reading.verdict for reading in readings}
+    for verdict in (Verdict.FAIL, Verdict.WAIT):
+        if verdict in verdicts:
+            return verdict
+    return Verdict.OK
