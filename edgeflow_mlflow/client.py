@@ -106,6 +106,10 @@ class Client:
         """Forget a target."""
         self._call("DELETE", f"/targets/{quote(name, safe='')}", records.Empty)
 
+    def execution(self, execution_id: str) -> records.ExecutionDetail:
+        """One execution with every report of it."""
+        return self._call("GET", f"/executions/{quote(execution_id, safe='')}", records.ExecutionDetail)
+
     def diagnose(self, name: str) -> records.RemoteAnswer:
         """Ask a target for its health, disk, load and reports."""
         return self._call(

@@ -8,6 +8,7 @@ from edgeflow_agent.version import VERSION
 from edgeflow_mlflow.cli.deployments import deployments
 from edgeflow_mlflow.cli.rollouts import audit, rollouts
 from edgeflow_mlflow.cli.server import server
+from edgeflow_mlflow.cli.simulate import simulate
 from edgeflow_mlflow.cli.targets import targets
 from edgeflow_mlflow.cli.tokens import tokens
 
@@ -18,5 +19,5 @@ def main() -> None:
     """Which model runs on which device, and taking it back."""
 
 
-for command in (server, tokens, targets, deployments, rollouts, audit):
+for command in (server, tokens, targets, deployments, rollouts, audit, simulate):
     main.add_command(command)

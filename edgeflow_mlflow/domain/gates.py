@@ -94,7 +94,7 @@ def error_rate(limits: Limits, facts: Facts) -> Reading | None:
     if facts.trial_requests == 0:
         if facts.accepted and facts.is_over:
             return None
-        text = "no trial of this wave has seen a request; say trial_requests, so that it waits for some"
+        text = "no trial of this wave has seen a request"
         verdict = Verdict.WAIT if facts.targets else Verdict.OK
         return Reading(gate=name, verdict=verdict, value=None, limit=limit, text=text)
     rate = facts.trial_errors / facts.trial_requests

@@ -245,8 +245,9 @@ def _soaking(snapshot: Snapshot, now: datetime) -> Decision:
         return _failed(snapshot, readings)
     if wave.soak_until is not None and now < wave.soak_until:
         return Decision(action=None, why=f"watched until {_moment(wave.soak_until)}", readings=readings)
-    if verdict is Verdict.WAIT:
+    if verdict is Verdict.WAIT and not wave.approved:
         waits = "; ".join(reading.text for reading in readings if reading.verdict is Verdict.WAIT)
+        waits += "; who approves it goes on without"
         return Decision(action=None, why=waits, readings=readings)
     if plan.approval and not wave.approved and not wave.is_last:
         why = f"wave {wave.number + 1} waits for somebody to approve it"

@@ -8,11 +8,14 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 from edgeflow_mlflow.config import Config
 from edgeflow_mlflow.hub.process import LOCK_FILE, SETTING_EXIT
+from edgeflow_mlflow.services import lease
 
 logger = logging.getLogger(__name__)
 
@@ -20,6 +23,9 @@ _TRY_S = 0.5
 _RESTART_S = 1.0
 _LONGEST_PAUSE_S = 30.0
 _STOP_S = 10.0
+_LOOK_S = 1.0
+# A hub that renews its lease every two seconds and has not for so long does nothing else either.
+_HANGS = timedelta(seconds=10)
 
 
 class Elector:
@@ -27,8 +33,16 @@ class Elector:
     every `tick_s` seconds. What needs MLflow happens there, because the hub does not load it; it may take
     long, and a hub that dies meanwhile is started again all the same."""
 
-    def __init__(self, settings: Config, tick: Callable[[], None], tick_s: float = 2.0) -> None:
+    def __init__(
+        self,
+        settings: Config,
+        tick: Callable[[], None],
+        silence: Callable[[str], timedelta | None] = lambda _holder: None,
+        tick_s: float = 2.0,
+    ) -> None:
+        """`silence` says how long ago a holder of the lease has renewed it."""
         self._settings = settings
+        self._silence = silence
         self._lock_path = Path(settings["server.data_dir"]) / LOCK_FILE
         self._tick = tick
         self._tick_s = tick_s
@@ -119,11 +133,28 @@ class Elector:
         return self._child
 
     def _watch(self, child: subprocess.Popen[bytes]) -> int:
+        began = looked = time.monotonic()
         while child.poll() is None and not self._stop.is_set():
             self._stop.wait(0.2)
+            if time.monotonic() - looked > _LOOK_S:
+                looked = time.monotonic()
+                if looked - began > _HANGS.total_seconds() and self._hangs(child.pid):
+                    # It still holds the lock, so nobody else could take over. Its fence is worthless from the
+                    # moment at which the next one begins.
+                    logger.error("the hub has not been heard for %s: it is ended", _HANGS)
+                    child.kill()
+                    child.wait()
         if self._stop.is_set():
             self._end_child()
         return child.returncode or 0
+
+    def _hangs(self, pid: int) -> bool:
+        try:
+            silence = self._silence(lease.holder_name(pid))
+        except Exception as error:  # noqa: BLE001 - a database that is away says nothing of the hub
+            logger.debug("cannot look at the lease: %s", error)
+            return False
+        return silence is not None and silence > _HANGS
 
     def _end_child(self) -> None:
         child = self._child

@@ -11,7 +11,6 @@ import logging
 import os
 import queue
 import signal
-import socket
 import sys
 import threading
 from pathlib import Path
@@ -74,7 +73,7 @@ def main() -> int:
     except errors.SettingError as error:
         logger.error("%s", error)
         return SETTING_EXIT
-    holder = f"{socket.gethostname()}/{os.getpid()}"
+    holder = lease.holder_name(os.getpid())
     lock = lease.identity(Path(settings["server.data_dir"]) / LOCK_FILE)
     fence = None
     while fence is None and not stop.is_set():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import functools
 import ipaddress
 import logging
 import multiprocessing
@@ -18,7 +19,7 @@ from flask import Flask
 from edgeflow_mlflow import config, errors
 from edgeflow_mlflow.api.origin import is_loopback
 from edgeflow_mlflow.config import Config
-from edgeflow_mlflow.services import keyring
+from edgeflow_mlflow.services import keyring, lease
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +104,7 @@ def build(settings: Config, app: Flask) -> Any:
     prefix = compat.static_prefix()
     blueprint.install(app, prefix=prefix, state=state, catalog=catalog, access=access)
     app.extensions["edgeflow"] = state
-    elector = Elector(settings, RegistryPass(state, catalog))
+    elector = Elector(settings, RegistryPass(state, catalog), functools.partial(lease.silence, state))
     elector.start()
     atexit.register(elector.stop)
     if auth is not None:

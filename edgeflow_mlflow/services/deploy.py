@@ -65,7 +65,7 @@ def create(
         )
     now = state.now()
     given = settings or {}
-    strategy.check(given.get(strategy.GROUP, {}))
+    strategy.check(given)
     with state.database.write() as session:
         if find(session, name) is not None:
             raise errors.ConflictError(
@@ -116,7 +116,7 @@ def update(state: State, name: str, change: Change, *, actor: str) -> models.Dep
         if change.expected_rollout not in ("", rollout.id):
             raise errors.ChangedError(f"deployment {name!r} was changed meanwhile; look at it again")
         settings = _merged(deployment.settings, change.settings)
-        strategy.check(settings.get(strategy.GROUP, {}))
+        strategy.check(settings)
         what = change.what
         if what is None and _without_strategy(settings) != _without_strategy(deployment.settings):
             what = What(bundle_id=rollout.bundle_id, model_uri=rollout.model_uri, alias=deployment.alias)

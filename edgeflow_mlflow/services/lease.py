@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from edgeflow_mlflow.services.state import State
 
 HUB = "hub"
 TTL = timedelta(seconds=15)
-RENEW_S = 5.0
+RENEW_S = 2.0
 _LOCK = "lock"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -66,6 +67,18 @@ def release(state: State, fence: int) -> None:
         if row is not None and row.fence == fence:
             row.expires_at = state.now()
             row.detail = {}
+
+
+def holder_name(pid: int) -> str:
+    """What the process calls itself when it takes the lease."""
+    return f"{socket.gethostname()}/{pid}"
+
+
+def silence(state: State, holder: str) -> timedelta | None:
+    """How long ago this holder has said that it lives; None when it does not hold the lease."""
+    with state.database.read() as session:
+        row = session.get(models.Lease, HUB)
+    return state.now() - (row.expires_at - TTL) if row is not None and row.holder == holder else None
 
 
 def current(state: State) -> models.Lease | None:

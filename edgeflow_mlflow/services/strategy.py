@@ -17,8 +17,15 @@ ONCE = frozenset({"start_at"})
 _OFFLINE_WAIT_S = 600.0
 
 
-def check(settings: Mapping[str, Any]) -> None:
+def check(groups: Mapping[str, Mapping[str, Any]]) -> None:
     """Raise InvalidError when the settings of a rollout make no sense."""
+    settings, trial = groups.get(GROUP, {}), groups.get("trial", {})
+    watched = settings.get("max_error_rate") is not None or settings.get("max_latency_ratio") is not None
+    if watched and not (trial.get("minimum_requests") or trial.get("duration_s")):
+        raise errors.InvalidError(
+            "a gate on errors or latency reads what the trials have seen, and there are none: say how long a "
+            "trial lasts, with trial_requests or trial_seconds"
+        )
     waves.parse(settings.get("waves", ()))
     plan(settings)
     for name, times in retry(settings).items():

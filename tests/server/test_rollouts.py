@@ -47,13 +47,14 @@ class Fleet:
         self.say_hello(self.names)
         self.bundles = {version: add_bundle(state, version) for version in "12345"}
         self.bad: dict[str, set[str]] = {}
+        self.trial: dict[str, Any] = {}
 
     def say_hello(self, names: Sequence[str]) -> None:
         for name in names:
             ingest.presence(self.state, name, Presence(kind=PresenceKind.HEARTBEAT, boot="b"), connected=True)
 
     def deploy(self, version: str = "1", **rollout: Any) -> None:
-        settings = {"rollout": rollout}
+        settings = {"rollout": rollout, "trial": self.trial}
         with self.state.database.read() as session:
             known = deploy.find(session, "iris") is not None
         if not known:
@@ -498,6 +499,7 @@ def test_a_device_deleted_in_the_middle(ten: Fleet) -> None:
 
 def test_trials_are_compared_with_the_version_before(ten: Fleet) -> None:
     ten.everywhere("1")
+    ten.trial = {"minimum_requests": 10}
     ten.deploy("2", waves=["2", "100%"], max_latency_ratio=1.5, max_error_rate=0.01)
     for name, execution in ten.open().items():
         figures = documents.TrialFigures(requests=100, errors=0, mean_s=0.004, usual_s=0.002)
@@ -505,6 +507,15 @@ def test_trials_are_compared_with_the_version_before(ten: Fleet) -> None:
     rollout = ten.tick()
     assert rollout.state == "paused"
     assert rollout.why == "a run takes 2.00 times as long as with the version before"
+
+
+def test_who_approves_goes_on_without_evidence(ten: Fleet) -> None:
+    ten.trial = {"duration_s": 5}
+    ten.deploy("1", waves=["2", "100%"], max_error_rate=0.01)
+    ten.obey()
+    assert ten.tick().why == ("no trial of this wave has seen a request; who approves it goes on without")
+    control.approve(ten.state, "iris", actor="anna", why="nobody asks these two")
+    assert len(ten.open()) == 8
 
 
 def test_nobody_changes_a_deployment_that_is_gone(ten: Fleet) -> None:
@@ -527,6 +538,7 @@ def test_nobody_changes_a_deployment_that_is_gone(ten: Fleet) -> None:
         ({"window_cron": "soon"}, "is no schedule"),
         ({"window_cron": "0 2 * * *", "window_zone": "Mars"}, "is no time zone"),
         ({"window_minutes": 5}, "needs window_cron"),
+        ({"max_error_rate": 0.1}, "there are none"),
         ({"retries": {"luck": 1}}, "no retries for 'luck'"),
     ],
 )
