@@ -109,9 +109,8 @@ def waves(found: records.RolloutProgress) -> None:
             continue
         end: datetime = wave.finished_at or datetime.now(wave.started_at.tzinfo)
         seconds = (end - wave.started_at).total_seconds()
-        print(
-            f"  wave {wave.number}: {wave.targets} devices, {wave.state} after {seconds:.1f} s {wave.counts}"
-        )
+        told = f"{wave.targets} devices, {wave.state} after {seconds:.1f} s"
+        print(f"  wave {wave.number}: {told} {wave.counts}")
 
 
 def reached(server: Server, found: records.RolloutProgress) -> None:

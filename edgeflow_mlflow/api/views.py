@@ -14,7 +14,7 @@ from edgeflow_agent.wire import documents
 from edgeflow_agent.wire.states import State as Step
 from edgeflow_mlflow.api import records
 from edgeflow_mlflow.db import models
-from edgeflow_mlflow.domain import summary
+from edgeflow_mlflow.domain import rollouts, summary
 from edgeflow_mlflow.services import deploy, desired
 from edgeflow_mlflow.services.state import State
 from edgeflow_mlflow.services.usage import Usage
@@ -174,6 +174,11 @@ def rollout(session: Session, row: models.Rollout) -> records.RolloutView:
     ):
         newest[target_id] = Step(step)
     counts = Counter(step.value for step in newest.values())
+    status = summary.status(newest.values())
+    if row.state == rollouts.State.PAUSED:
+        status = summary.Status.PAUSED
+    elif row.state == rollouts.State.RUNNING and _somebody_waits(session, row):
+        status = summary.Status.RUNNING
     return records.RolloutView(
         number=row.number,
         state=row.state,
@@ -181,7 +186,7 @@ def rollout(session: Session, row: models.Rollout) -> records.RolloutView:
         wave=row.wave,
         model_uri=row.model_uri,
         model=model(session.get_one(models.Bundle, row.bundle_id)),
-        status=summary.status(newest.values()).value,
+        status=status.value,
         counts=dict(counts),
         runtime=documents.from_builtins(documents.Runtime, row.settings.get("runtime", {})),
         trial=documents.from_builtins(documents.Trial, row.settings.get("trial", {})),
@@ -189,6 +194,13 @@ def rollout(session: Session, row: models.Rollout) -> records.RolloutView:
         created_at=row.created_at,
         created_by=row.created_by,
     )
+
+
+def _somebody_waits(session: Session, row: models.Rollout) -> bool:
+    waiting = select(models.RolloutMember.target_id).where(
+        models.RolloutMember.rollout_id == row.id, models.RolloutMember.assigned_at.is_(None)
+    )
+    return session.scalars(waiting.limit(1)).first() is not None
 
 
 def deployment(session: Session, row: models.Deployment) -> records.DeploymentView:

@@ -15,7 +15,8 @@ _FAILED = frozenset({State.REJECTED, State.FAILED, State.ROLLED_BACK, State.TIME
 class Status(enum.StrEnum):
     """How a rollout stands."""
 
-    RUNNING = "running"  # at least one target is on its way
+    RUNNING = "running"  # at least one target is on its way, or waits for its wave
+    PAUSED = "paused"  # by a person or a gate
     DEPLOYED = "deployed"  # every target serves it
     FAILED = "failed"  # all have ended and at least one went wrong
     SUPERSEDED = "superseded"  # all have ended and a newer rollout took over
