@@ -203,7 +203,10 @@ class Walk:
             key=key,
             state=State.ACCEPTED,
             takes_s=self._character.takes_s(self._target, deployment.execution),
-            fate=self._character.fate(self._target, digest, on_trial=on_trial),
+            # What it has served before it serves again: only a new model can be bad.
+            fate=State.DEPLOYED
+            if digest == memory.previous
+            else self._character.fate(self._target, digest, on_trial=on_trial),
             before=memory.served,
             before_previous=memory.previous,
         )
