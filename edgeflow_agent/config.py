@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import os
+import shlex
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -61,6 +62,15 @@ SETTINGS: tuple[Setting, ...] = (
     _setting("agent.target", str, "", "Name of this device; enrolment writes it, so it is rarely set here."),
     _setting("agent.state_dir", Path, Path("edgeflow-agent-state"), "Folder of everything that is kept."),
     _setting("agent.log_level", str, "info", "How much is logged: debug, info, warning or error."),
+    _setting(
+        "agent.can_update",
+        str,
+        "",
+        "Command that says whether a new model may take over now: exit code 0 is yes; empty: always.",
+    ),
+    _setting(
+        "agent.can_update_retry_s", float, 15.0, "How long after a no that command is run again.", minimum=0.1
+    ),
     _setting(
         "server.url",
         str,
@@ -165,6 +175,8 @@ class AgentConfig:
     target: str = ""
     state_dir: Path = Path("edgeflow-agent-state")
     log_level: str = "info"
+    can_update: str = ""
+    can_update_retry_s: float = 15.0
     server_url: str = ""
     mqtt: str = ""
     ca_file: str = ""
@@ -299,6 +311,12 @@ def _check(config: AgentConfig) -> None:
         raise errors.ConfigError(
             f"agent.log_level must be debug, info, warning or error, not {config.log_level!r}"
         )
+    try:
+        shlex.split(config.can_update)
+    except ValueError as error:
+        raise errors.ConfigError(
+            f"agent.can_update is no command line ({error}): {config.can_update!r}; close every quote"
+        ) from error
     if config.server_url and not config.server_url.startswith(("http://", "https://")):
         raise errors.ConfigError(f"server.url must begin with http:// or https://, not {config.server_url!r}")
     if config.mqtt not in ("", "off") and not config.mqtt.startswith(("mqtt://", "mqtts://")):

@@ -40,6 +40,7 @@ class Effect(enum.StrEnum):
     FETCH = "fetch"  # bring every file into the content store
     VERIFY = "verify"  # hash them again and lay the release out
     LOAD = "load"  # trial load in a child process, then load and warm up here
+    ASK = "ask"  # wait until the device may exchange its model
     ACTIVATE = "activate"  # `previous` and `current` on disk, then the swap in memory
     WATCH = "watch"  # wait for the verdict of the trial
     COMMIT = "commit"  # let the old model go, collect garbage
@@ -71,7 +72,7 @@ TABLE: dict[tuple[State, Event], Step] = {
     (State.DOWNLOADING, Event.DONE): _to(State.VERIFYING, Effect.VERIFY),
     (State.DOWNLOADING, Event.FAILED): _to(State.FAILED, Effect.DISCARD),
     (State.DOWNLOADING, Event.CANCELLED): _to(State.CANCELLED, Effect.DISCARD),
-    (State.VERIFYING, Event.DONE): _to(State.LOADING, Effect.LOAD),
+    (State.VERIFYING, Event.DONE): _to(State.LOADING, Effect.LOAD, Effect.ASK),
     (State.VERIFYING, Event.FAILED): _to(State.FAILED, Effect.DISCARD),
     (State.VERIFYING, Event.CANCELLED): _to(State.CANCELLED, Effect.DISCARD),
     (State.LOADING, Event.DONE): _to(State.TRIAL, Effect.ACTIVATE, Effect.WATCH),

@@ -23,6 +23,7 @@ class Decision(enum.StrEnum):
     ALREADY_HANDLED = "already_handled"
     IN_PROGRESS = "in_progress"
     REJECT_EXPIRED = "expired"
+    REJECT_CRASH_LOOP = "crash_loop"
     NOTHING_ASKED = "nothing_asked"
     ALREADY_SERVING = "already_serving"
     INSTALL = "install"
@@ -36,20 +37,22 @@ WORK: dict[Decision, Work] = {
     Decision.HOLD: Work.HOLD,
     Decision.REMOVE: Work.REMOVE,
 }
-REFUSALS = frozenset({Decision.IGNORE_OLD_GENERATION, Decision.REJECT_EXPIRED})
+REFUSALS = frozenset({Decision.IGNORE_OLD_GENERATION, Decision.REJECT_EXPIRED, Decision.REJECT_CRASH_LOOP})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Actual:
     """What the device does now. `handled` is the ratchet: the highest generation handled for good by each
     key; `active_*` name the deployment in work (key empty: none); `digest` is the bundle that is
-    *committed* and serves (empty: none), `runtime` how it was asked to run."""
+    *committed* and serves (empty: none), `runtime` how it was asked to run. `fallen` are the bundles that
+    were given up for killing the agent, each with the generation up to which no document brings it back."""
 
     handled: Mapping[str, int]
     active_key: str = ""
     active_generation: int = -1
     digest: str = ""
     runtime: Runtime = dataclasses.field(default_factory=Runtime)
+    fallen: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 def decide(desired: DesiredState, key: str, actual: Actual, now: datetime) -> Decision:
@@ -73,8 +76,11 @@ def decide(desired: DesiredState, key: str, actual: Actual, now: datetime) -> De
         return Decision.HOLD
     if deployment.action is Action.REMOVE:
         return Decision.REMOVE
-    same = actual.digest and documents.bundle_digest(deployment.files) == actual.digest
-    if same and not needs_reload(actual.runtime, deployment.runtime):
+    digest = documents.bundle_digest(deployment.files)
+    if desired.generation <= actual.fallen.get(digest, -1):
+        # The ratchet holds that back as well, but not against the same document under another key.
+        return Decision.REJECT_CRASH_LOOP
+    if digest == actual.digest and not needs_reload(actual.runtime, deployment.runtime):
         return Decision.ALREADY_SERVING
     return Decision.INSTALL
 

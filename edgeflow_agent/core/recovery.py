@@ -42,7 +42,7 @@ class Plan:
 RESUME: dict[State, tuple[Effect, ...]] = {
     State.DOWNLOADING: (Effect.FETCH,),
     State.VERIFYING: (Effect.VERIFY,),
-    State.LOADING: (Effect.LOAD,),
+    State.LOADING: (Effect.LOAD, Effect.ASK),
     State.TRIAL: (Effect.ACTIVATE, Effect.WATCH),
     State.FAILED: (Effect.DISCARD,),
     State.ROLLED_BACK: (Effect.REVERT, Effect.DISCARD),

@@ -23,6 +23,7 @@ class Verdict(enum.StrEnum):
     LIMIT = "limit"  # too few requests came in all that time; nothing that was seen speaks against it
     ERRORS = "errors"
     LATENCY = "latency"
+    NON_FINITE = "non_finite"  # answered with a NaN or an infinity
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,7 @@ class Seen:
     watched_s: float
     requests: int = 0
     errors: int = 0
+    non_finite: int = 0
     mean_s: float = 0.0
     usual_s: float = 0.0
 
@@ -53,6 +55,8 @@ def judge(trial: Trial, seen: Seen) -> Verdict:
     judged = enough or (over and seen.requests > 0)
     if judged and seen.errors / seen.requests > trial.max_error_rate:
         return Verdict.ERRORS
+    if judged and seen.non_finite / seen.requests > trial.max_error_rate:
+        return Verdict.NON_FINITE
     watched = enough and trial.max_latency_ratio > 0 and seen.usual_s > 0
     if watched and seen.mean_s > trial.max_latency_ratio * seen.usual_s:
         return Verdict.LATENCY

@@ -14,7 +14,7 @@ import time
 import msgspec
 
 from edgeflow_agent import errors
-from edgeflow_agent.inference import compression, engine
+from edgeflow_agent.inference import compression, engine, finite
 from edgeflow_agent.inference.messages import Deliver, Request, Response
 from edgeflow_agent.inference.metrics import Metrics
 from edgeflow_agent.inference.protocols.asked import Read
@@ -37,6 +37,7 @@ class _Outcome(msgspec.Struct, frozen=True, gc=False):
     run_s: float  # negative: the model was not run
     failed: bool = False
     own_s: float = 0.0  # the run without waiting for other threads
+    non_finite: bool = False  # on trial: the outputs hold a NaN or an infinity
 
 
 class _Call(msgspec.Struct, frozen=True, gc=False):
@@ -225,7 +226,9 @@ class Predictor:
     def _account(self, call: _Call, outcome: _Outcome) -> Response:
         if outcome.run_s >= 0:
             own_s = outcome.own_s or outcome.run_s
-            call.serving.stats.ran(outcome.run_s, own_s=own_s, failed=outcome.failed)
+            call.serving.stats.ran(
+                outcome.run_s, own_s=own_s, failed=outcome.failed, non_finite=outcome.non_finite
+            )
         self._metrics.answered(outcome.status, time.perf_counter() - call.begin)
         return outcome.response
 
@@ -248,7 +251,8 @@ def _answer(call: _Call, handle: engine.RunHandle, *, in_worker: bool) -> _Outco
         response = asked.answer(outputs)
         if b"accept-encoding" in request.headers:
             response = compression.packed(response, request.headers[b"accept-encoding"])
-        return _Outcome(response, "ok", run_s, own_s=own_s)
+        non_finite = serving.stats.on_trial and not finite.all_finite(outputs)
+        return _Outcome(response, "ok", run_s, own_s=own_s, non_finite=non_finite)
     except errors.InputError as error:
         return _Outcome(refused(request.path, error), "bad_input", -1.0)
     except engine.RunTerminatedError as error:

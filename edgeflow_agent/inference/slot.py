@@ -30,12 +30,14 @@ _DEVICES_OWN = Runtime()
 class Stats:
     """What a model has done since it was loaded. Written by the event loop alone, read by anybody."""
 
-    __slots__ = ("active", "errors", "requests", "run_s", "seconds")
+    __slots__ = ("active", "errors", "non_finite", "on_trial", "requests", "run_s", "seconds")
 
     def __init__(self, run_s: float) -> None:
         self.active = 0  # requests being answered
         self.requests = 0  # runs that were tried; a caller's own mistake is none
         self.errors = 0  # runs that the model failed
+        self.non_finite = 0  # answers with a NaN or an infinity; looked for on trial only
+        self.on_trial = False  # set by whoever watches the trial
         self.seconds = 0.0  # over all runs
         self.run_s = run_s  # what one run usually takes
 
@@ -43,7 +45,7 @@ class Stats:
         """Mean time of one run; 0 before the first."""
         return self.seconds / self.requests if self.requests else 0.0
 
-    def ran(self, seconds: float, *, own_s: float, failed: bool) -> None:
+    def ran(self, seconds: float, *, own_s: float, failed: bool, non_finite: bool = False) -> None:
         """Count one run. `own_s` is what it took by itself, without waiting for other threads."""
         self.requests += 1
         self.seconds += seconds
@@ -52,6 +54,8 @@ class Stats:
         self.run_s *= _STEP if own_s > self.run_s else 1 / _STEP
         if failed:
             self.errors += 1
+        if non_finite:
+            self.non_finite += 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

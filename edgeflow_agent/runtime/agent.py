@@ -16,6 +16,7 @@ from edgeflow_agent.inference import engine
 from edgeflow_agent.inference.slot import Slot
 from edgeflow_agent.link.http import DeviceApi, Server
 from edgeflow_agent.link.mqtt import MqttLink
+from edgeflow_agent.runtime.crash_guard import CrashGuard
 from edgeflow_agent.runtime.deployer import Deployer
 from edgeflow_agent.runtime.executor import Executor
 from edgeflow_agent.runtime.forwarder import Forwarder
@@ -29,6 +30,7 @@ from edgeflow_agent.store.blobs import BlobStore
 from edgeflow_agent.store.folder import StateFolder
 from edgeflow_agent.store.identity import CurrentIdentity, IdentityFile
 from edgeflow_agent.store.journal import Entry, Journal, highest_generation
+from edgeflow_agent.store.lives import LivesFile
 from edgeflow_agent.store.releases import ReleaseStore
 from edgeflow_agent.store.spool import Spool
 from edgeflow_agent.wire import documents, topics
@@ -64,11 +66,7 @@ class Agent:
         self._folder.open()
         try:
             self._compose()
-            self._deployer.prepare()
-            self._serving.start()
-            self._folder.announce(self._serving.url)
-            self._executor.boot()
-            self._executor.clear_up(self._deployer.active)
+            self._begin()
         except BaseException:
             self._folder.close()
             raise
@@ -82,6 +80,19 @@ class Agent:
         self._poller.start()
         logger.info("agent %s answers at %s", self._identity.now.target, self._serving.url)
 
+    def _begin(self) -> None:
+        # From here on a death may be a model's; an error that ends the start is none.
+        self._guard.begin(self._deployer.active)
+        try:
+            self._deployer.prepare()
+            self._serving.start()
+            self._folder.announce(self._serving.url)
+            self._executor.boot()
+            self._executor.clear_up(self._deployer.active)
+        except BaseException:
+            self._guard.end()
+            raise
+
     def alive(self) -> bool:
         """Whether requests can still be answered."""
         return self._serving.alive()
@@ -91,6 +102,8 @@ class Agent:
         if not self._running:
             return
         self._running = False
+        # First of all: whoever loses patience with a stop and kills it must not blame the model.
+        self._guard.end()
         self._folder.withdraw()
         self._poller.stop()
         self._deployer.stop()
@@ -112,11 +125,15 @@ class Agent:
         self._forwarder = Forwarder(self._spool, self._api, self._presence, resend_s=config.resend_s)
         reporter = Reporter(self._spool, self._forwarder.wake)
 
-        def on_progress(entry: Entry, share: float) -> None:
+        self._guard = CrashGuard(LivesFile(root), self._releases, reporter)
+
+        def on_progress(entry: Entry, share: float | None) -> None:
             self._deployer.progressed(entry, share)
 
         self._executor = Executor(config, blobs, self._releases, self.slot, self._api, on_progress)
-        self._deployer = Deployer(Journal(root), self._executor, reporter, lambda: self.slot.current)
+        self._deployer = Deployer(
+            Journal(root), self._executor, reporter, lambda: self.slot.current, self._guard.fallen
+        )
         self._deployer.on_settled = self._forwarder.announce
         self._poller = Poller(
             self._api,

@@ -44,12 +44,18 @@ class Deployer:
     """Owns the journal. `offer` may be called from any thread; everything else happens in its own."""
 
     def __init__(
-        self, journal: Journal, executor: Executor, reporter: Reporter, serving: Callable[[], Serving | None]
+        self,
+        journal: Journal,
+        executor: Executor,
+        reporter: Reporter,
+        serving: Callable[[], Serving | None],
+        fallen: Callable[[], dict[str, int]] = dict,
     ) -> None:
         self._journal = journal
         self._executor = executor
         self._reporter = reporter
         self._serving = serving
+        self._fallen = fallen
         self.on_settled: Callable[[], None] = _nothing  # a deployment has ended
         self.on_expired: Callable[[], None] = _nothing  # a newer copy of the document is wanted
         self._offers: collections.deque[Offer] = collections.deque(maxlen=_MAX_OFFERS)
@@ -82,14 +88,14 @@ class Deployer:
             self._offers = collections.deque([*kept, offer], maxlen=_MAX_OFFERS)
             self._changed.notify_all()
 
-    def progressed(self, entry: Entry, share: float) -> None:
+    def progressed(self, entry: Entry, share: float | None) -> None:
         """What is in work has come so far. Called in the deployer's own thread, by what it carries out."""
-        if entry.state is State.TRIAL:
+        if entry.state in (State.TRIAL, State.LOADING):
             try:
                 self._save(entry)
             except OSError as error:
-                # Only the time that it has lasted would be forgotten: no reason to give the model up.
-                logger.error("how long the trial has lasted could not be kept: %s", error)
+                # Only how long it has lasted would be forgotten: no reason to give the model up.
+                logger.error("how far the deployment has come could not be kept: %s", error)
         self._reporter.progress(entry, share)
 
     def prepare(self) -> None:
@@ -222,6 +228,7 @@ class Deployer:
             active_generation=active.generation if active else -1,
             digest=serving.digest if serving else "",
             runtime=serving.runtime if serving else Runtime(),
+            fallen=self._fallen(),
         )
 
     def _decide(self, offer: Offer) -> plan.Decision:
@@ -241,26 +248,11 @@ class Deployer:
             desired.generation,
             decision.value,
         )
-        if decision is plan.Decision.IGNORE_OLD_GENERATION:
-            # Without the execution's id: whatever became of that execution, this document does not tell.
-            self._reporter.refused(
-                offer.envelope_digest,
-                reason=decision.value,
-                message=f"generation {desired.generation} is older than what this device has handled; "
-                "a replayed document, or a server restored from a backup",
-                generation=desired.generation,
-            )
-        elif decision is plan.Decision.REJECT_EXPIRED:
-            self._reporter.refused(
-                offer.envelope_digest,
-                reason=decision.value,
-                message=f"the document expired at {desired.expires_at.isoformat()}; an old copy, or the "
-                "clock of this device is wrong",
-                execution=desired.deployments[0].execution if desired.deployments else "",
-                generation=desired.generation,
-            )
+        if decision in plan.REFUSALS:
+            self._reporter.refused_by_plan(offer.envelope_digest, desired, decision)
+        if decision is plan.Decision.REJECT_EXPIRED:
             self.on_expired()
-        elif decision is plan.Decision.NOTHING_ASKED:
+        elif decision in (plan.Decision.NOTHING_ASKED, plan.Decision.REJECT_CRASH_LOOP):
             self._settle(offer.key, desired.generation)
         elif decision in plan.WORK:
             self._begin(offer, plan.WORK[decision])
@@ -313,14 +305,15 @@ class Deployer:
                     entry, activated=True, before_current=current, before_previous=previous
                 )
             self._save(entry)
-            if f"state.{step.state.value}" in crashpoints.POINTS:
-                crashpoints.reach(f"state.{step.state.value}")
+            crashpoints.reach(f"state.{step.state.value}")
             if is_terminal(step.state):
                 self._end(entry, step)
                 return
             if step.state is not State.TRIAL:
                 self._reporter.step(entry)
             entry, event = self._carry_out(entry, step)
+            if entry.activated:
+                entry = self._executor.with_figures(entry)
             step = machine.advance(entry.state, event)
 
     def _carry_out(self, entry: Entry, step: Step) -> tuple[Entry, Event]:
@@ -332,7 +325,7 @@ class Deployer:
                     entry = msgspec.structs.replace(entry, message=remark)
                 if effect is machine.Effect.ACTIVATE and _has_trial(entry):
                     # Only now does the model answer: whoever hears "trial" may rely on that.
-                    self._reporter.step(entry)
+                    self._reporter.step(self._executor.with_figures(entry))
         except StoppingError:
             raise
         except CancelledError:

@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+import msgspec
+
 from edgeflow_agent import errors
 from edgeflow_agent.config import AgentConfig
 from edgeflow_agent.core import backoff
@@ -19,7 +21,7 @@ from edgeflow_agent.core.machine import Effect
 from edgeflow_agent.inference import compiled, engine, slot, trial_load
 from edgeflow_agent.link import download
 from edgeflow_agent.link.http import DeviceApi
-from edgeflow_agent.runtime import watching
+from edgeflow_agent.runtime import asking, watching
 from edgeflow_agent.runtime.interruption import Interruption
 from edgeflow_agent.store import crashpoints, releases
 from edgeflow_agent.store.blobs import BlobStore
@@ -45,7 +47,7 @@ class Executor:
         release_store: releases.ReleaseStore,
         model_slot: slot.Slot,
         api: Callable[[], DeviceApi],
-        on_progress: Callable[[Entry, float], None],
+        on_progress: Callable[[Entry, float | None], None],
     ) -> None:
         self._config = config
         self._blobs = store
@@ -89,6 +91,8 @@ class Executor:
             self._verify(entry, interruption)
         elif effect is Effect.LOAD:
             self._load(entry, interruption)
+        elif effect is Effect.ASK:
+            self._ask(entry, interruption)
         elif effect is Effect.ACTIVATE:
             self._activate(entry, interruption)
         elif effect is Effect.WATCH:
@@ -229,6 +233,23 @@ class Executor:
             generation=manifest.generation,
             release=name,
         )
+
+    def _ask(self, entry: Entry, interruption: Interruption) -> None:
+        def say(text: str) -> None:
+            # It is loaded: who dies while it waits has not died of loading it.
+            self._on_progress(msgspec.structs.replace(entry, tries=0, message=text), None)
+
+        config = self._config
+        asking.wait_until_allowed(config.can_update, interruption, say, retry_s=config.can_update_retry_s)
+
+    def with_figures(self, entry: Entry) -> Entry:
+        """The entry with what is counted of its model on trial, as long as that model answers."""
+        serving = self._slot.current
+        trial = entry.deployment.trial
+        asked = trial.duration_s > 0 or trial.minimum_requests > 0
+        if not asked or serving is None or serving.release != self.release_name(entry):
+            return entry
+        return msgspec.structs.replace(entry, figures=watching.figures(self._slot))
 
     def _activate(self, entry: Entry, interruption: Interruption) -> None:
         name = self.release_name(entry)

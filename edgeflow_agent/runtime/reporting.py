@@ -10,11 +10,13 @@ import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+from edgeflow_agent.core import plan
 from edgeflow_agent.store.journal import Entry
+from edgeflow_agent.store.lives import Fall
 from edgeflow_agent.store.spool import Spool
 from edgeflow_agent.wire import documents
-from edgeflow_agent.wire.documents import Report
-from edgeflow_agent.wire.states import State
+from edgeflow_agent.wire.documents import DesiredState, Report, TrialFigures
+from edgeflow_agent.wire.states import State, is_terminal
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +36,7 @@ class Reporter:
 
     def step(self, entry: Entry, *, progress: float | None = None) -> None:
         """Where a deployment stands."""
+        on_trial = entry.state is State.TRIAL or is_terminal(entry.state)
         self._add(
             execution=entry.deployment.execution,
             generation=entry.generation,
@@ -43,13 +46,53 @@ class Reporter:
             message=entry.message,
             progress=progress,
             digest=documents.bundle_digest(entry.deployment.files) if entry.deployment.files else "",
+            trial=entry.figures if on_trial else None,
         )
 
-    def progress(self, entry: Entry, share: float) -> None:
-        """How far a state has come. Left out while many reports wait: it is news, and must not push what is
-        history out of the spool."""
+    def fell_back(self, fall: Fall) -> None:
+        """A deployment that had ended well was given up: the model before serves again."""
+        self._add(
+            execution=fall.deployment.execution,
+            generation=fall.generation,
+            state=State.ROLLED_BACK,
+            reason="crash_loop",
+            message=fall.message,
+            digest=fall.digest,
+        )
+
+    def progress(self, entry: Entry, share: float | None) -> None:
+        """How far a state has come (None: it waits). Left out while many reports wait: it is news, and must
+        not push what is history out of the spool."""
         if self._spool.pending_count < _ENOUGH_WAITING:
             self.step(entry, progress=share)
+
+    def refused_by_plan(self, envelope_digest: str, desired: DesiredState, decision: plan.Decision) -> None:
+        """A verified document that asks for what this device will not do."""
+        execution = desired.deployments[0].execution if desired.deployments else ""
+        if decision is plan.Decision.IGNORE_OLD_GENERATION:
+            # Without the execution's id: whatever became of that execution, this document does not tell.
+            execution = ""
+            message = (
+                f"generation {desired.generation} is older than what this device has handled; "
+                "a replayed document, or a server restored from a backup"
+            )
+        elif decision is plan.Decision.REJECT_EXPIRED:
+            message = (
+                f"the document expired at {desired.expires_at.isoformat()}; an old copy, or the "
+                "clock of this device is wrong"
+            )
+        else:
+            message = (
+                "this model was given up at this generation, because the agent kept dying while it served; "
+                "update the deployment to try it again"
+            )
+        self.refused(
+            envelope_digest,
+            reason=decision.value,
+            message=message,
+            execution=execution,
+            generation=desired.generation,
+        )
 
     def refused(
         self, envelope_digest: str, *, reason: str, message: str, execution: str = "", generation: int = 0
@@ -82,6 +125,7 @@ class Reporter:
         message: str = "",
         progress: float | None = None,
         digest: str = "",
+        trial: TrialFigures | None = None,
     ) -> None:
         report = Report(
             boot="",
@@ -95,6 +139,7 @@ class Reporter:
             progress=progress,
             digest=digest,
             at=datetime.now(UTC),
+            trial=trial,
         )
         try:
             self._spool.add(report)

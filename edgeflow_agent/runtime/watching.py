@@ -12,7 +12,7 @@ from edgeflow_agent.core import trial
 from edgeflow_agent.inference.slot import Slot
 from edgeflow_agent.runtime.interruption import Interruption
 from edgeflow_agent.store.journal import Entry
-from edgeflow_agent.wire.documents import Trial
+from edgeflow_agent.wire.documents import Trial, TrialFigures
 
 _LOOK_EVERY_S = 0.05
 # A silent device is taken for lost: a trial says this often that it goes on.
@@ -23,31 +23,57 @@ def watch(
     entry: Entry, slot: Slot, interruption: Interruption, on_progress: Callable[[Entry, float], None]
 ) -> str:
     """Return when the trial ends well, with a remark for the report or none; raise ModelError when it ends
-    badly. `on_progress` is given the entry with the time that it has been watched."""
-    wanted = entry.deployment.trial
+    badly. `on_progress` is given the entry with what was seen and the time that it has been watched."""
     serving = slot.current
     assert serving is not None
-    previous = slot.previous
-    usual_s = previous.stats.mean_s() if previous is not None else 0.0
+    # What the outputs hold is looked at for as long as somebody judges it, and no longer.
+    serving.stats.on_trial = True
+    try:
+        return _watch(entry, slot, interruption, on_progress)
+    finally:
+        serving.stats.on_trial = False
+
+
+def _watch(
+    entry: Entry, slot: Slot, interruption: Interruption, on_progress: Callable[[Entry, float], None]
+) -> str:
+    wanted = entry.deployment.trial
     begin = said = time.monotonic()
     while True:
         now = time.monotonic()
+        counted = figures(slot)
         seen = trial.Seen(
             lasted_s=now - begin,
             watched_s=entry.watched_s + now - begin,
-            requests=serving.stats.requests,
-            errors=serving.stats.errors,
-            mean_s=serving.stats.mean_s(),
-            usual_s=usual_s,
+            requests=counted.requests,
+            errors=counted.errors,
+            non_finite=counted.non_finite,
+            mean_s=counted.mean_s,
+            usual_s=counted.usual_s,
         )
         verdict = trial.judge(wanted, seen)
         if verdict is not trial.Verdict.GO_ON:
             return _conclude(verdict, wanted, seen)
         if now - said >= _PROGRESS_EVERY_S:
             said = now
-            watched = msgspec.structs.replace(entry, watched_s=seen.watched_s)
+            watched = msgspec.structs.replace(entry, watched_s=seen.watched_s, figures=counted)
             on_progress(watched, trial.progress(wanted, seen))
         interruption.wait(_LOOK_EVERY_S)
+
+
+def figures(slot: Slot) -> TrialFigures:
+    """What was counted so far of the model that answers, against the one before."""
+    serving, previous = slot.current, slot.previous
+    if serving is None:
+        return TrialFigures()
+    stats = serving.stats
+    return TrialFigures(
+        requests=stats.requests,
+        errors=stats.errors,
+        non_finite=stats.non_finite,
+        mean_s=stats.mean_s(),
+        usual_s=previous.stats.mean_s() if previous is not None else 0.0,
+    )
 
 
 def _conclude(verdict: trial.Verdict, wanted: Trial, seen: trial.Seen) -> str:
@@ -57,6 +83,12 @@ def _conclude(verdict: trial.Verdict, wanted: Trial, seen: trial.Seen) -> str:
             f"{seen.errors} of {seen.requests} requests on trial failed; "
             f"at most {wanted.max_error_rate:.0%} may",
             reason="trial_errors",
+        )
+    if verdict is trial.Verdict.NON_FINITE:
+        raise errors.ModelError(
+            f"{seen.non_finite} of {seen.requests} answers on trial held a NaN or an infinity; "
+            f"at most {wanted.max_error_rate:.0%} may",
+            reason="trial_non_finite",
         )
     if verdict is trial.Verdict.LATENCY:
         raise errors.ModelError(

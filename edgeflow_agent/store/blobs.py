@@ -28,7 +28,10 @@ class BlobStore:
         self.root = root
         self._blobs = root / "blobs" / "sha256"
         self._partial = root / "partial"
-        self._blobs.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not self._blobs.is_dir():
+            self._blobs.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # The folder above is synced with every write of the journal, this one with none.
+            durable.sync_folder(self._blobs.parent)
         self._partial.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def path(self, sha256: str) -> Path:

@@ -45,6 +45,15 @@ def replace(path: Path, data: bytes, *, mode: int = 0o600, label: str = "") -> N
         crashpoints.reach(f"{label}.after_rename")
 
 
+def create(path: Path, data: bytes, *, mode: int = 0o600) -> None:
+    """Write a new file in a folder that nobody looks into yet. The caller syncs the folder."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def point(link: Path, destination: str) -> None:
     """Make `link` a symbolic link to `destination`, atomically."""
     temporary = link.with_name(f".{link.name}.new")

@@ -10,7 +10,7 @@ import msgspec
 
 from edgeflow_agent.core.machine import Work
 from edgeflow_agent.store import durable
-from edgeflow_agent.wire.documents import DesiredDeployment
+from edgeflow_agent.wire.documents import DesiredDeployment, TrialFigures
 from edgeflow_agent.wire.states import State
 
 logger = logging.getLogger(__name__)
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """The deployment in work. `before_current` and `before_previous` are the releases that the pointers
     named before this one was activated: what a revert restores. `watched_s` is how long its trial has been
-    watched, over all starts of the agent, to about a minute."""
+    watched, over all starts of the agent, to about a minute; `figures` what was last counted on it."""
 
     deployment: DesiredDeployment
     generation: int
@@ -36,6 +36,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
     message: str = ""
     watched_s: float = 0.0
+    figures: TrialFigures | None = None
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):

@@ -19,6 +19,8 @@ from edgeflow_agent.wire.documents import DesiredDeployment, FileRef
 
 logger = logging.getLogger(__name__)
 
+# What is being built, and what is being removed, is no release.
+_NEVER = (".tmp", ".trash")
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 
 
@@ -71,8 +73,9 @@ class ReleaseStore:
             _link_or_copy(self._blobs.path(item.sha256), files / item.path)
         crashpoints.reach("release.files_linked")
         durable.sync_folder(files)
-        durable.replace(building / "manifest.json", msgspec.json.encode(manifest))
-        durable.replace(building / "READY", b"")
+        durable.create(building / "manifest.json", msgspec.json.encode(manifest))
+        (building / "READY").touch(mode=0o600)
+        durable.sync_folder(building)
         crashpoints.reach("release.before_rename")
         building.replace(final)
         durable.sync_folder(self._releases)
@@ -141,6 +144,16 @@ class ReleaseStore:
         else:
             durable.remove(self.root / link)
 
+    def go_back(self, *, current: str, previous: str) -> None:
+        """Let the pointers change places, `current` first: at every instant one of them names the release
+        that is gone back to."""
+        crashpoints.reach("back.before_current")
+        self._set("current", current)
+        crashpoints.reach("back.after_current")
+        if self.path(previous).exists():
+            self._set("previous", previous)
+        crashpoints.reach("back.after_previous")
+
     def unpoint(self) -> None:
         """Serve nothing from now on, also after a restart."""
         durable.remove(self.root / "previous")
@@ -157,7 +170,9 @@ class ReleaseStore:
         rest = [
             path.name
             for path in sorted(self._releases.iterdir(), key=lambda item: item.stat().st_mtime, reverse=True)
-            if (path / "READY").exists() and path.name not in (current, previous)
+            if path.suffix not in _NEVER
+            and (path / "READY").exists()
+            and path.name not in (current, previous)
         ]
         return [name for name in (current, previous, *rest) if name]
 
@@ -180,7 +195,7 @@ class ReleaseStore:
         keep = {self.current(), self.previous(), *releases}
         wanted = {item.sha256 for item in files}
         for path in list(self._releases.iterdir()):
-            if path.suffix in (".tmp", ".trash"):
+            if path.suffix in _NEVER:
                 shutil.rmtree(path, ignore_errors=True)
             elif path.name not in keep:
                 self.discard(path.name)

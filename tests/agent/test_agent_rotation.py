@@ -245,6 +245,9 @@ def test_power_cut_in_a_rotation(
     first = agents(state_dir, env=ALWAYS | {crashpoints.VARIABLE: point})
     assert first.process.wait(20) == -signal.SIGKILL
     assert server.rotations == 1
+    again = agents(state_dir, env=ALWAYS | {crashpoints.VARIABLE: point})
+    assert again.process.wait(20) == -signal.SIGKILL
+    assert server.rotations == 2
 
     # The next start goes on with whatever the disk says.
     asked = len(server.requests)
@@ -260,5 +263,5 @@ def test_power_cut_in_a_rotation(
 
     # And one that asks again gets another one.
     again = agents(state_dir, env=ALWAYS)
-    wait_for(lambda: server.rotations >= 3 and server.credential != written["credential"], what="a rotation")
+    wait_for(lambda: server.rotations >= 4 and server.credential != written["credential"], what="a rotation")
     assert again.stop() == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,13 +13,14 @@ from hypothesis import strategies as st
 from edgeflow_agent.core import trial
 from edgeflow_agent.core.machine import Work
 from edgeflow_agent.core.trial import Seen, Verdict
+from edgeflow_agent.inference import finite
 from edgeflow_agent.runtime import watching
 from edgeflow_agent.runtime.agent import Agent
 from edgeflow_agent.runtime.reporting import Reporter
 from edgeflow_agent.store.journal import Entry, Journal
 from edgeflow_agent.store.spool import Spool
 from edgeflow_agent.testing import FakeServer
-from edgeflow_agent.wire.documents import Action, DesiredDeployment, Trial
+from edgeflow_agent.wire.documents import Action, DesiredDeployment, Trial, TrialFigures
 from edgeflow_agent.wire.states import State
 from tests.agent.conftest import Run, failing, linear, request, served, wait_for
 
@@ -42,6 +44,12 @@ def seen(lasted_s: float, requests: int = 0, errors: int = 0, **changes: float) 
         (Trial(duration_s=60), seen(1, 10, 1), Verdict.GO_ON),
         (Trial(duration_s=60), seen(1, 10, 2), Verdict.ERRORS),
         (Trial(duration_s=60), seen(60, 10, 2), Verdict.ERRORS),
+        # A NaN or an infinity in an answer counts like an error.
+        (Trial(duration_s=60), seen(1, 9, non_finite=9), Verdict.GO_ON),
+        (Trial(duration_s=60), seen(1, 10, non_finite=1), Verdict.GO_ON),
+        (Trial(duration_s=60), seen(1, 10, non_finite=2), Verdict.NON_FINITE),
+        (Trial(duration_s=60), seen(1, 10, 2, non_finite=2), Verdict.ERRORS),
+        (Trial(minimum_requests=5), seen(DAY, 1, non_finite=1), Verdict.NON_FINITE),
         # Latency: only when it is watched, and against something.
         (Trial(duration_s=60, max_latency_ratio=2), seen(1, 10, mean_s=0.002), Verdict.GO_ON),
         (Trial(duration_s=60, max_latency_ratio=2), seen(1, 10, mean_s=0.003), Verdict.LATENCY),
@@ -167,3 +175,66 @@ def test_news_of_progress_does_not_push_reports_out_of_the_spool(tmp_path: Path)
     reporter.step(entry)
     assert spool.pending_count == 101
     spool.close()
+
+
+def test_answers_that_are_no_numbers_send_a_model_back(server: FakeServer, serving: Agent) -> None:
+    server.deploy(2, {"model.onnx": linear(np.inf)}, trial=Trial(duration_s=3600))
+    server.wait_report("trial", execution="e2")
+    for _ in range(10):
+        request(f"{serving.url}/infer", [1, 1, 1, 1])
+    report = server.wait_report("rolled_back", execution="e2", reason="trial_non_finite")
+    assert report.trial is not None
+    assert report.trial.non_finite == report.trial.requests >= 10
+    assert served(serving) == 4.0
+    # Nobody looks any more.
+    assert serving.slot.current is not None
+    assert not serving.slot.current.stats.on_trial
+
+
+@pytest.mark.parametrize(
+    ("outputs", "expected"),
+    [
+        ([np.ones(3, np.float32)], True),
+        ([np.array([1, np.nan], np.float16)], False),
+        ([np.ones(2), np.array([-np.inf])], False),
+        ([np.zeros((0, 4)), None, np.array(["nan"], object), np.array([1])], True),
+        ([[{0: 0.5, 1: 0.5}, {0: 0.5, 1: float("nan")}]], False),
+        ([[{"a": 0.5}], [np.ones(2), np.array([np.nan])]], False),
+    ],
+)
+def test_which_outputs_are_numbers(outputs: list[object], expected: bool) -> None:
+    assert finite.all_finite(outputs) is expected
+
+
+@pytest.mark.parametrize("end", ["deployed", "rolled_back", "cancelled"])
+def test_what_was_counted_goes_with_the_reports(
+    server: FakeServer, serving: Agent, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    monkeypatch.setattr(watching, "_PROGRESS_EVERY_S", 0.1)
+    wanted = Trial(duration_s=0 if end == "deployed" else 3600, minimum_requests=12)
+    server.deploy(2, {"model.onnx": failing()}, trial=wanted)
+    assert server.wait_report("trial", execution="e2").trial is not None
+    for _ in range(2 if end == "rolled_back" else 0):
+        request(f"{serving.url}/infer", [1, 1, 1, 1])
+
+    def last() -> TrialFigures:
+        found = [item.trial for item in list(server.reports) if item.state == "trial"]
+        assert all(item is not None for item in found)
+        return found[-1] or TrialFigures()
+
+    for _ in range(8):
+        request(f"{serving.url}/infer", [0, 0, 0, 0])
+    if end == "deployed":
+        for _ in range(4):
+            request(f"{serving.url}/infer", [0, 0, 0, 0])
+    elif end == "cancelled":
+        wait_for(lambda: last().requests == 8, what="the figures in a report of progress")
+        server.deploy(3, {"model.onnx": linear(3)})
+    report = server.wait_report(end, execution="e2").trial
+    assert report is not None
+    counted = {"deployed": (12, 0), "rolled_back": (10, 2), "cancelled": (8, 0)}[end]
+    assert (report.requests, report.errors) == counted
+    assert report.mean_s > 0
+    assert report.usual_s > 0
+    # What comes after, and what was never on trial, has none.
+    assert all(item.trial is None for item in server.reports if item.execution == "e1")

@@ -26,7 +26,7 @@ from edgeflow_mlflow import config, errors
 from edgeflow_mlflow.db import models
 from edgeflow_mlflow.db.engine import Database
 from edgeflow_mlflow.domain import rollouts
-from edgeflow_mlflow.services import advance, control, deploy, ingest, opening, reconcile, revisions
+from edgeflow_mlflow.services import advance, control, deploy, desired, ingest, opening, reconcile, revisions
 from edgeflow_mlflow.services.state import State
 from tests.server.conftest import Clock, add_bundle, add_target
 from tests.server.played_device import PlayedDevice
@@ -183,6 +183,12 @@ class FleetMachine(RuleBasedStateMachine):
         if messages:
             messages.pop(place % len(messages))
 
+    @rule()
+    def all_that_is_on_its_way_is_lost(self) -> None:
+        self._hub()
+        self.to_server.clear()
+        self.to_device.clear()
+
     def _reaches_server(self, name: str, report: Report, *, answered: bool) -> None:
         for stored in ingest.reports(self.state, name, [report]):
             if answered:
@@ -270,6 +276,7 @@ class FleetMachine(RuleBasedStateMachine):
             self.a_device_comes_back(name)
             self.hold(name, False)
         self._settle()
+        self._check_that_all_came_to_an_end()
         self.deploy(VERSIONS[-1], {**dict.fromkeys(("on_failure",), "pause"), "waves": ["2", "100%"]})
         self.decide(control.approve)
         self._settle()
@@ -295,6 +302,20 @@ class FleetMachine(RuleBasedStateMachine):
             assert target.rollout_id == rollout.id
             assert device.serving == wanted == target.actual_digest
             assert device.spool == [], "every report was stored"
+
+    def _check_that_all_came_to_an_end(self) -> None:
+        """Whatever was lost on the way: nothing is under way, and who has deployed serves what it should."""
+        with self.state.database.read() as session:
+            targets = session.scalars(select(models.Target)).all()
+            for target in targets:
+                latest = desired.latest_execution(session, target)
+                if latest is None:
+                    continue
+                assert states.is_terminal(Step(latest.state)), (target.id, latest.state)
+                if latest.state == Step.DEPLOYED and target.rollout_id is not None:
+                    rollout = session.get_one(models.Rollout, target.rollout_id)
+                    wanted = session.get_one(models.Bundle, rollout.bundle_id).digest
+                    assert self.devices[target.id].serving == wanted == target.actual_digest
 
     def _settle(self) -> None:
         for _ in range(60):
