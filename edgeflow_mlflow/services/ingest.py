@@ -79,6 +79,8 @@ def _store(state: State, session: Session, target_id: str, batch: Iterable[docum
             _apply(state, execution, report)
         elif execution is not None and decision is projection.Decision.REPEATED:
             execution.progress = report.progress
+            # Why it takes so long: a trial without requests, or a robot that may not be touched now.
+            execution.message = report.message or execution.message
             execution.deadline_at = projection.deadline(report.state, now, state.deadlines)
             execution.updated_at = now
         elif execution is not None and decision is projection.Decision.WAITING:

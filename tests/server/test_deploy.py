@@ -424,3 +424,15 @@ def test_the_newest_execution_is_the_one_that_the_document_speaks_of(two: State)
         newest = desired.latest_execution(session, target)
     assert newest is not None
     assert newest.id == document(two, "robot-07").deployments[0].execution
+
+
+def test_a_device_that_waits_says_why(two: State) -> None:
+    create(two, "robot-07")
+    (mine,) = executions(two, "robot-07")
+    said = "loaded, and waits to take over: agent.can_update ended with exit code 1"
+    ingest.reports(two, "robot-07", [report(mine, Step.LOADING)])
+    ingest.reports(two, "robot-07", [report(mine, Step.LOADING, message=said)])
+    (mine,) = executions(two, "robot-07")
+    assert (mine.state, mine.message) == ("loading", said)
+    ingest.reports(two, "robot-07", [report(mine, Step.LOADING, progress=0.5)])
+    assert executions(two, "robot-07")[0].message == said, "news without words takes none away"
