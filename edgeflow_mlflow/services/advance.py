@@ -51,8 +51,8 @@ def advance_all(state: State) -> None:
             if found is None:
                 continue
             # In the order in which requests lock: the deployment, then what belongs to it.
-            session.get_one(models.Deployment, found.deployment_id, with_for_update=True)
-            session.refresh(found, with_for_update=True)
+            session.get_one(models.Deployment, found.deployment_id, with_for_update=desired.LOCK)
+            session.refresh(found, with_for_update=desired.LOCK)
             advance(state, session, found, most=4)
 
 

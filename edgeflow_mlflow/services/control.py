@@ -119,6 +119,10 @@ def hold(state: services.State, target_id: str, *, actor: str, why: str) -> None
 def release(state: services.State, target_id: str, *, actor: str, why: str) -> None:
     """Let a held target take part again; it gets what it has missed."""
     with state.database.write() as session:
+        # As everywhere: the deployment first, then its targets.
+        seen = session.get(models.Target, target_id)
+        if seen is not None and seen.deployment_id is not None:
+            session.get_one(models.Deployment, seen.deployment_id, with_for_update=desired.LOCK)
         target = _target(session, target_id)
         if target.held_at is None:
             raise errors.ConflictError(f"target {target_id!r} is not held")
@@ -133,7 +137,7 @@ def release(state: services.State, target_id: str, *, actor: str, why: str) -> N
 
 def _present(session: Session, name: str) -> tuple[models.Deployment, models.Rollout]:
     deployment = deploy.get(session, name, lock=True)
-    return deployment, session.get_one(models.Rollout, deployment.rollout_id, with_for_update=True)
+    return deployment, session.get_one(models.Rollout, deployment.rollout_id, with_for_update=desired.LOCK)
 
 
 def _target(session: Session, target_id: str) -> models.Target:

@@ -164,7 +164,7 @@ def join(
     """Let targets, which the caller has locked, follow what the deployment does now: they get its model with
     the wave that is under way, or at once where the rollout has reached everybody. Where it was given up they
     get nothing before the next one."""
-    rollout = session.get_one(models.Rollout, deployment.rollout_id, with_for_update=True)
+    rollout = session.get_one(models.Rollout, deployment.rollout_id, with_for_update=desired.LOCK)
     revisions.join(session, rollout, targets)
     if rollout.state == rollouts.State.SUCCEEDED:
         advance.assign(state, session, rollout, [target for target in targets if target.held_at is None])
@@ -213,7 +213,7 @@ def delete(state: State, name: str, *, keep_serving: bool, actor: str) -> models
 def find(session: Session, name: str, *, lock: bool = False) -> models.Deployment | None:
     """The living deployment of that name; locked, so that two changes of it come one after the other."""
     query = select(models.Deployment).where(models.Deployment.live_name == name)
-    return session.scalars(query.with_for_update() if lock else query).first()
+    return session.scalars(query.with_for_update(key_share=True) if lock else query).first()
 
 
 def get(session: Session, name: str, *, lock: bool = False) -> models.Deployment:

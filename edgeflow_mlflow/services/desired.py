@@ -21,6 +21,10 @@ from edgeflow_mlflow.db import models
 from edgeflow_mlflow.domain import projection
 from edgeflow_mlflow.services.state import State
 
+# How deployments and rollouts are locked: who adds an execution, which refers to them, need not wait.
+# With the plain lock a device that comes back and the hub's look at its rollout would wait for each other.
+LOCK: Any = {"key_share": True}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Assignment:

@@ -53,7 +53,7 @@ def _members(
 
 def _change(state: State, deployment_id: str, joining: list[str], leaving: list[str]) -> None:
     with state.database.write() as session:
-        deployment = session.get_one(models.Deployment, deployment_id, with_for_update=True)
+        deployment = session.get_one(models.Deployment, deployment_id, with_for_update=desired.LOCK)
         if deployment.live_name is None:
             return
         locked = desired.lock(session, [*joining, *leaving])

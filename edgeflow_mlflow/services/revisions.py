@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from edgeflow_mlflow import errors
 from edgeflow_mlflow.db import models
 from edgeflow_mlflow.domain import rollouts, selectors, waves
-from edgeflow_mlflow.services import audit, strategy
+from edgeflow_mlflow.services import audit, desired, strategy
 from edgeflow_mlflow.services.state import State
 
 
@@ -115,7 +115,7 @@ def end_open(
     """End the deployment's present rollout, if it has not ended."""
     if not deployment.rollout_id:
         return
-    rollout = session.get_one(models.Rollout, deployment.rollout_id, with_for_update=True)
+    rollout = session.get_one(models.Rollout, deployment.rollout_id, with_for_update=desired.LOCK)
     if rollouts.State(rollout.state) not in rollouts.OPEN:
         return
     rollout.state = rollouts.after(rollouts.State(rollout.state), event).value

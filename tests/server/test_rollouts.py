@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from edgeflow_mlflow.services import (
     advance,
     control,
     deploy,
+    desired,
     enrol,
     fleets,
     ingest,
@@ -545,3 +547,20 @@ def test_nobody_changes_a_deployment_that_is_gone(ten: Fleet) -> None:
 def test_what_makes_no_sense_is_refused(ten: Fleet, settings: dict[str, Any], said: str) -> None:
     with pytest.raises(errors.InvalidError, match=said):
         ten.deploy("1", **settings)
+
+
+def test_a_device_that_comes_back_does_not_wait_for_a_look_at_its_rollout(ten: Fleet) -> None:
+    """On PostgreSQL what refers to a locked row waits, and both would wait for each other."""
+    ten.deploy("1")
+    ten.tick(days=8)
+    assert not ten.open()
+    with ten.state.database.write() as session:
+        if ten.state.database.is_sqlite:
+            return  # one writer at a time: nobody waits for two things
+        deployment = deploy.get(session, "iris", lock=True)
+        session.get_one(models.Rollout, deployment.rollout_id, with_for_update=desired.LOCK)
+        thread = threading.Thread(target=ten.say_hello, args=(ten.names[:1],))
+        thread.start()
+        thread.join(20)
+        assert not thread.is_alive()
+    assert list(ten.open()) == ten.names[:1]
