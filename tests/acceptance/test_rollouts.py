@@ -67,7 +67,8 @@ def register(server: Server, folder: Path) -> None:
         place = folder / f"{number}.onnx"
         onnx.save(model(f"version {number}", fails=fails), str(place))
         code = (
-            "import mlflow, onnx, sys; mlflow.onnx.log_model(onnx.load(sys.argv[1]), name='m', "
+            "import mlflow, onnx, sys; mlflow.set_experiment('rollouts'); "
+            "mlflow.onnx.log_model(onnx.load(sys.argv[1]), name='m', "
             "registered_model_name='double', metadata={'n': sys.argv[2]})"
         )
         command("python", "-c", code, str(place), str(number), environment=server.environment_of_clients())
