@@ -98,7 +98,11 @@ def test_a_fleet_over_mqtt_and_the_same_fleet_again(server: Server, iris: str, s
     assert 0 < len(bad) < 30
     assert {name for name, end in outcome.items() if end == ("deployed", "")} == names - bad
     assert {name for name, end in outcome.items() if end == ("failed", "model")} == bad
-    picture = seen(first, lambda picture: picture["waiting_reports"] == 0, "every report to be stored")
+    picture = seen(
+        first,
+        lambda picture: picture["waiting_reports"] == 0 and picture["serving"] + picture["failed"] == 60,
+        "every report to be stored",
+    )
     assert (picture["serving"], picture["failed"]) == (60 - len(bad), len(bad))
 
     assert first.popen is not None
@@ -128,7 +132,11 @@ def test_a_fleet_over_http_that_fetches_its_files(server: Server, iris: str, sim
     )
     outcome = ended(server, "polled")
     assert outcome == dict.fromkeys(names, ("deployed", "")), process.text()[-3000:]
-    picture = seen(process, lambda picture: picture["waiting_reports"] == 0, "every report to be stored")
+    picture = seen(
+        process,
+        lambda picture: picture["waiting_reports"] == 0 and picture["downloaded_bytes"] > 0,
+        "every report to be stored",
+    )
     assert (picture["connected"], picture["sent"]) == (0, 0)
     assert picture["downloaded_bytes"] > 0
     until(lambda: server.client.target(names[0]).in_sync, "presence")
