@@ -200,7 +200,8 @@ def test_a_wave_never_passes_with_somebody_on_the_way_or_a_gate_against_it(wave:
     match decision.action:
         case PassWave():
             assert wave.state is WaveState.SOAKING
-            assert gates.worst(decision.readings) is Verdict.OK
+            worst = gates.worst(decision.readings)
+            assert worst is Verdict.OK or (worst is Verdict.WAIT and wave.approved)
         case Soak():
             assert not (wave.waiting or wave.open or wave.retries)
         case Assign(count=count):
