@@ -92,7 +92,7 @@ def wanted(call: Call) -> Raw:
         return Raw(status=204)
     etag = f'"{target.generation}.{hashlib.sha256(target.document).hexdigest()[:16]}"'
     if target.published_generation < target.generation:
-        ingest.offered(call.state, target.id, target.generation)
+        ingest.offered(call.state, {target.id: target.generation})
     if etag in [item.strip() for item in call.headers.get("If-None-Match", "").split(",")]:
         return Raw(status=304, headers={"ETag": etag})
     return Raw(

@@ -130,7 +130,7 @@ class EmbeddedBroker:
     ) -> None:
         stopping = asyncio.Event()
         workers = concurrent.futures.ThreadPoolExecutor(self._settings.workers, "edgeflow-mqtt-worker")
-        logins = concurrent.futures.ThreadPoolExecutor(2, "edgeflow-mqtt-login")
+        logins = concurrent.futures.ThreadPoolExecutor(self._settings.logins, "edgeflow-mqtt-login")
         engine = Engine()
         try:
             await engine.start()

@@ -67,7 +67,9 @@ class EmbeddedSettings:
     port: int = 1883
     certfile: str = ""
     keyfile: str = ""
-    workers: int = 4
+    # They wait for the disk most of the time, and who waits together is committed together.
+    workers: int = 64
+    logins: int = 8
     max_clients: int = 2000
     max_pending: int = 64
     connect_timeout_s: float = 5.0

@@ -7,9 +7,9 @@ reads first and writes later fails at once with SQLITE_BUSY_SNAPSHOT, whatever t
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy
 from sqlalchemy import event, select
@@ -18,7 +18,9 @@ from sqlalchemy.orm import Session
 
 from edgeflow_mlflow import errors
 from edgeflow_mlflow.db import models
+from edgeflow_mlflow.db.group_commit import GroupCommit
 
+T = TypeVar("T")
 _WRITE = "edgeflow_write"
 # Elsewhere the index that keeps a second open execution from a target would not be made as it must be.
 _KINDS = ("sqlite", "postgresql")
@@ -36,6 +38,7 @@ class Database:
         self.engine = _engine(self.url)
         self._write_engine = self.engine.execution_options(**{_WRITE: True})
         self._fence: int | None = None
+        self._group = GroupCommit(self.write, not_again=FenceLostError)
 
     @property
     def is_sqlite(self) -> bool:
@@ -47,6 +50,7 @@ class Database:
         other = Database.__new__(Database)
         other.__dict__.update(self.__dict__)
         other._fence = fence
+        other._group = GroupCommit(other.write, not_again=FenceLostError)
         return other
 
     @contextmanager
@@ -67,6 +71,13 @@ class Database:
                 if held != self._fence:
                     raise FenceLostError(f"fence {self._fence} was followed by {held}")
             yield session
+
+    def change(self, target_id: str, work: Callable[[Session], T]) -> T:
+        """Run `work` in a transaction that it may share, its target locked; what it returned, committed.
+
+        For what many devices say at once. `work` may run twice: it must change nothing but rows.
+        """
+        return self._group.commit(target_id, work)
 
     def dispose(self) -> None:
         """Close all connections."""

@@ -124,9 +124,13 @@ class Hub:
         broker = self._broker
         if broker is None:
             return
-        for item in reconcile.outgoing(self._state):
-            if broker.publish(item.target, topics.Kind.DEPLOY, item.document):
-                ingest.offered(self._state, item.target, item.generation)
+        handed = {
+            item.target: item.generation
+            for item in reconcile.outgoing(self._state)
+            if broker.publish(item.target, topics.Kind.DEPLOY, item.document)
+        }
+        if handed:
+            ingest.offered(self._state, handed)
         for call in rpc.unsent(self._state):
             request = documents.encode(
                 documents.RpcRequest(id=call.id, method=call.method, body=documents.raw_json(call.body))

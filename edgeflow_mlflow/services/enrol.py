@@ -183,16 +183,17 @@ def authenticate(state: State, text: str) -> str | None:
     if row is None or not right or (row.revoked_at is not None and row.revoked_at <= now):
         return None
     if row.replaces is not None or row.used_at is None or now - row.used_at > _USED_RESOLUTION:
-        with state.database.write() as session:
-            values = {"used_at": now, "replaces": None}
-            session.execute(update(models.Credential).where(models.Credential.id == row.id).values(values))
-            if row.replaces is not None:
-                session.execute(
-                    update(models.Credential)
-                    .where(models.Credential.id == row.replaces)
-                    .values(revoked_at=now)
-                )
+        state.database.change(row.target_id, lambda session: _note_use(session, row, now))
     return row.target_id
+
+
+def _note_use(session: Session, row: models.Credential, now: datetime) -> None:
+    values = {"used_at": now, "replaces": None}
+    session.execute(update(models.Credential).where(models.Credential.id == row.id).values(values))
+    if row.replaces is not None:
+        session.execute(
+            update(models.Credential).where(models.Credential.id == row.replaces).values(revoked_at=now)
+        )
 
 
 def rotate(state: State, target_id: str, current_text: str) -> str:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TypeVar
 
 import msgspec
-from sqlalchemy import delete, func, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import delete, func, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from edgeflow_agent import errors as agent_errors
@@ -38,15 +37,7 @@ def reports(state: State, target_id: str, batch: Sequence[documents.Report]) -> 
     for report in batch:
         if len(report.boot) > _MAX_ID or not report.boot.isprintable():
             raise agent_errors.ContractError(f"boot is at most {_MAX_ID} printable characters")
-    for attempt in (1, 2):
-        try:
-            with state.database.write() as session:
-                _store(state, session, target_id, batch)
-            break
-        except IntegrityError:
-            # The same report came at the same moment over the other transport; now it is known.
-            if attempt == 2:
-                raise
+    state.database.change(target_id, lambda session: _store(state, session, target_id, batch))
     seqs: dict[str, set[int]] = defaultdict(set)
     for report in batch:
         seqs[report.boot].add(report.seq)
@@ -154,9 +145,12 @@ def presence(state: State, target_id: str, message: documents.Presence, *, conne
     """
     if len(message.digest) > _MAX_ID:
         raise agent_errors.ContractError("digest is a SHA-256 in hex, or empty")
-    with state.database.write() as session:
+
+    def note(session: Session) -> None:
         for target in desired.lock(session, [target_id]):
             _note(state, session, target, _storable(message), connected=connected)
+
+    state.database.change(target_id, note)
 
 
 def _note(
@@ -221,10 +215,8 @@ def _give_again(state: State, session: Session, target: models.Target, execution
 
 def connection(state: State, target_id: str, *, connected: bool) -> None:
     """Note that a device's MQTT connection came or went."""
-    with state.database.write() as session:
-        session.execute(
-            update(models.Target).where(models.Target.id == target_id).values(connected=connected)
-        )
+    statement = update(models.Target).where(models.Target.id == target_id).values(connected=connected)
+    state.database.change(target_id, lambda session: session.execute(statement))
 
 
 def nobody_connected(state: State) -> None:
@@ -235,20 +227,17 @@ def nobody_connected(state: State) -> None:
         )
 
 
-def offered(state: State, target_id: str, generation: int) -> None:
-    """Note that the document of `generation` was handed to the device."""
+def offered(state: State, handed: Mapping[str, int]) -> None:
+    """Note that devices were handed the documents of these generations."""
     now = state.now()
     with state.database.write() as session:
-        session.execute(
-            update(models.Target)
-            .where(models.Target.id == target_id, models.Target.generation == generation)
-            .values(published_generation=generation)
-        )
+        for target in desired.lock(session, handed):
+            if target.generation == handed[target.id]:
+                target.published_generation = target.generation
         session.execute(
             update(models.Execution)
             .where(
-                models.Execution.target_id == target_id,
-                models.Execution.generation == generation,
+                tuple_(models.Execution.target_id, models.Execution.generation).in_(handed.items()),
                 models.Execution.state == Step.PENDING.value,
             )
             .values(

@@ -66,7 +66,7 @@ def test_changes_presence_and_the_clock_together(state: State) -> None:
     def hub() -> None:
         for _ in range(ROUNDS):
             for item in reconcile.outgoing(state):
-                ingest.offered(state, item.target, item.generation)
+                ingest.offered(state, {item.target: item.generation})
             reconcile.time_out(state)
 
     assert at_once(change(0), change(1), presence, hub) == []
@@ -153,7 +153,7 @@ def test_an_end_is_not_lost_beside_the_note_that_it_was_offered(state: State) ->
             ingest.presence(state, target, proof, connected=True)
 
         def offers(target: str = target, generation: int = execution.generation) -> None:
-            ingest.offered(state, target, generation)
+            ingest.offered(state, {target: generation})
 
         assert at_once(says if number % 2 else shows, offers) == []
         with state.database.read() as session:

@@ -306,7 +306,7 @@ def test_a_birth_brings_the_document_again(two: State) -> None:
     create(two, "robot-07")
     ingest.connection(two, "robot-07", connected=True)
     (outgoing,) = reconcile.outgoing(two)
-    ingest.offered(two, "robot-07", outgoing.generation)
+    ingest.offered(two, {"robot-07": outgoing.generation})
     assert reconcile.outgoing(two) == []
     assert executions(two, "robot-07")[0].state == "offered"
     ingest.presence(two, "robot-07", Presence(kind=PresenceKind.BIRTH, boot="boot-2"), connected=True)

@@ -158,7 +158,7 @@ class FleetMachine(RuleBasedStateMachine):
         advance.advance_all(self.state)
         for item in reconcile.outgoing(self.state):
             self.to_device.append((item.target, item.document))
-            ingest.offered(self.state, item.target, item.generation)
+            ingest.offered(self.state, {item.target: item.generation})
 
     # ---- the network
 

@@ -100,9 +100,9 @@ def test_a_hub_that_lost_its_fence_ends_without_a_traceback(
         return lease.take(state, "b/2", alone_on=None) == 2
 
     until(taken_over, "the take-over")
-    with caplog.at_level(logging.ERROR):
-        hub.stop()
-    assert caplog.records == []
+    hub.stop()
+    # A loop may have met the new fence before the stop, and says so: a warning, and no traceback.
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR or record.exc_info] == []
     now = lease.current(state)
     assert now is not None
     assert now.holder == "b/2"
