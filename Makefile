@@ -4,6 +4,8 @@
 PYTHON ?=
 export PYTHON
 RUN := .venv/bin/python
+# Most tests wait for processes. Files stay whole: each starts the servers that it needs once.
+PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | while IFS="$$(printf '\t')" read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
@@ -15,12 +17,12 @@ demo: ## train, deploy to three devices and watch: the whole story in a minute (
 test: ## run the tests (ARGS goes to pytest)
 	@scripts/make-venv test,lint
 	@scripts/install-system-packages
-	$(RUN) -m pytest $(ARGS)
+	$(RUN) -m pytest $(PARALLEL) $(ARGS)
 
 test-slow: ## run the long tests as well
 	@scripts/make-venv test,lint
 	@scripts/install-system-packages
-	$(RUN) -m pytest -m "slow or not slow" $(ARGS)
+	$(RUN) -m pytest $(PARALLEL) -m "slow or not slow" $(ARGS)
 
 lint: ## ruff, format, types and import rules
 	@scripts/make-venv test,lint
