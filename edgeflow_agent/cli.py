@@ -6,7 +6,7 @@ import functools
 import importlib.util
 import json
 import logging
-import queue
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -56,14 +56,17 @@ class _StopSignal:
     """SIGTERM and SIGINT from now on: taken before the start, so that no stop is ever unclean."""
 
     def __init__(self) -> None:
-        # Not an Event: a second signal in the middle of its `set` would wait for the first for ever.
-        self._signals: queue.SimpleQueue[int] = queue.SimpleQueue()
+        # Written by the handler in C. An event or a queue would be set by Python code of this thread, which
+        # does not run when the signal comes in the instant before the thread begins to wait.
+        self._come, self._note = os.pipe()
+        os.set_blocking(self._note, False)
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda number, _frame: self._signals.put(number))
+            signal.signal(number, lambda _number, _frame: None)
+        signal.set_wakeup_fd(self._note, warn_on_full_buffer=False)
 
     def wait(self) -> None:
         """Return when one has come."""
-        self._signals.get()
+        os.read(self._come, 1)
 
 
 def _providers(_context: click.Context, _option: click.Parameter, text: str | None) -> tuple[str, ...] | None:

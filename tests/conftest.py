@@ -18,9 +18,9 @@ for name in [item for item in os.environ if item.startswith("EDGEFLOW_")]:
 
 
 @pytest.fixture(scope="session")
-def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres_url() -> Iterator[str]:
     """A PostgreSQL server; skipped with a word where it is not installed, never in CI."""
-    with harness.postgres(tmp_path_factory.mktemp("postgres")) as url:
+    with harness.postgres() as url:
         if url is None:
             assert not harness.IN_CI, "PostgreSQL must be installed in CI"
             pytest.skip("PostgreSQL is not installed (make test installs it where it can)")

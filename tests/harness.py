@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -310,6 +311,26 @@ def deployed(server: Server, name: str, timeout_s: float = 30.0) -> None:
     assert all(state == "deployed" for state, _, _ in states.values()), states
 
 
+@contextlib.contextmanager
+def tracking(uri: str) -> Iterator[None]:
+    """Let `mlflow` in this process speak to `uri`, and forget all about it afterwards: MLflow keeps what it
+    was told in its modules and in the environment, where commands of later tests would find it."""
+    import mlflow
+    from mlflow.tracking import fluent
+
+    before = dict(os.environ)
+    mlflow.set_tracking_uri(uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(None)  # type: ignore[arg-type]
+        mlflow.set_registry_uri(None)  # type: ignore[arg-type]
+        fluent._active_experiment_id = None
+        for name in [item for item in os.environ if "MLFLOW" in item]:
+            del os.environ[name]
+        os.environ.update({name: value for name, value in before.items() if "MLFLOW" in name})
+
+
 # ---- PostgreSQL
 
 
@@ -326,20 +347,19 @@ def _program(name: str) -> str | None:
 
 
 @contextlib.contextmanager
-def postgres(folder: Path) -> Iterator[str | None]:
+def postgres() -> Iterator[str | None]:
     """A PostgreSQL server of its own; its URL, or None when the programs are not installed."""
     initdb, server = _program("initdb"), _program("postgres")
     if initdb is None or server is None:
         yield None
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    # It refuses to run as root; the package has made a user for it.
-    become = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
-    if become:
+    # It refuses to run as root; the package has made a user for it. Not in pytest's folder: the next pytest
+    # on this machine closes that to all other users, and PostgreSQL ends when it cannot read its own files.
+    folder = Path(tempfile.mkdtemp(prefix="edgeflow-postgres-"))
+    become = []
+    if os.geteuid() == 0:
+        become = ["runuser", "-u", "postgres", "--"]
         shutil.chown(folder, "postgres")
-        for parent in folder.parents:
-            if parent.stat().st_uid == 0 and not parent.stat().st_mode & 0o001:
-                parent.chmod(parent.stat().st_mode | 0o011)
     data = folder / "data"
     subprocess.run(
         [*become, initdb, "-D", str(data), "-U", "edgeflow", "-A", "trust", "--no-sync"],
@@ -363,6 +383,7 @@ def postgres(folder: Path) -> Iterator[str | None]:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGINT)
         process.wait(20)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _can_connect(port: int) -> bool:

@@ -67,6 +67,11 @@ class Agent:
         try:
             self._compose()
             self._begin()
+        except OSError as error:
+            self._folder.close()
+            raise errors.StateError(
+                f"cannot use the state folder {self._folder.path}: {error}; look whether its disk is damaged"
+            ) from error
         except BaseException:
             self._folder.close()
             raise

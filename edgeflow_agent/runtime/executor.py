@@ -9,7 +9,7 @@ import dataclasses
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 
 import msgspec
@@ -318,7 +318,7 @@ class Executor:
 
     def boot(self) -> None:
         """Serve the best release that is whole: `current`, else `previous`, else another."""
-        serving = self._first_servable(list(self._releases.bootable()))
+        serving = self._first_servable(self._releases.bootable())
         if serving is not None:
             self._slot.swap(serving)
             logger.info("serving %s version %s from disk", serving.model.name, serving.model.version)
@@ -335,10 +335,12 @@ class Executor:
         except OSError as error:
             logger.error("cannot clear up: %s", error)
 
-    def _first_servable(self, names: list[str]) -> slot.Serving | None:
+    def _first_servable(self, names: Iterable[str]) -> slot.Serving | None:
         for name in names:
-            try:
-                return self._load_release(name, self._releases.verify(name))
-            except errors.EdgeflowError as error:
-                logger.error("release %s cannot be served: %s", name, error)
+            # Twice: another model is not served for one bad moment of the disk.
+            for _ in range(2):
+                try:
+                    return self._load_release(name, self._releases.verify(name))
+                except errors.EdgeflowError as error:
+                    logger.error("release %s cannot be served: %s", name, error)
         return None

@@ -144,9 +144,8 @@ class Reporter:
         try:
             self._spool.add(report)
         except sqlite3.Error as error:
-            # A full disk must not stop a model from serving; the server learns the outcome from presence.
-            logger.error("a report could not be kept: %s", error)
-            return
+            # A full disk must not stop a model from serving.
+            logger.error("a report is not on disk yet, and is tried again: %s", error)
         self._on_new()
 
 

@@ -1,12 +1,34 @@
-"""Writing so that a power cut leaves the old content or the new, never a mixture, never neither."""
+"""Writing so that a power cut leaves the old content or the new, never a mixture, never neither; reading so
+that one bad moment of the storage is none of the device."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from edgeflow_agent.store import crashpoints
+
+T = TypeVar("T")
+_PAUSES_S = (0.02, 0.2)
+
+
+def patiently(read: Callable[[], T]) -> T:
+    """What `read` gives. One that fails is tried again: cards and flash often read at the second attempt.
+
+    Raise the OSError of the last attempt; FileNotFoundError at once.
+    """
+    for pause in _PAUSES_S:
+        try:
+            return read()
+        except FileNotFoundError:
+            raise
+        except OSError:
+            time.sleep(pause)
+    return read()
 
 
 def sync_folder(folder: Path) -> None:
@@ -67,9 +89,10 @@ def point(link: Path, destination: str) -> None:
 def sweep(folder: Path) -> None:
     """Remove the temporary files that a killed process left in `folder`; nobody may be writing there.
     One that cannot be removed does no harm."""
-    for path in folder.glob(".*.new"):
-        with contextlib.suppress(OSError):
-            path.unlink()
+    with contextlib.suppress(OSError):
+        for path in folder.glob(".*.new"):
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def remove(path: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import logging
 import os
+import stat
 from pathlib import Path
 from types import TracebackType
 
@@ -14,6 +16,8 @@ from edgeflow_agent import errors
 from edgeflow_agent.store import durable
 
 logger = logging.getLogger(__name__)
+
+_PRIVATE = 0o700
 
 
 class AgentFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,8 +47,9 @@ class StateFolder:
         """Create the folder if needed and lock it; raise StateError when another agent has it."""
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self.path.chmod(0o700)
-            descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            if stat.S_IMODE(self.path.stat().st_mode) != _PRIVATE:
+                self.path.chmod(_PRIVATE)
+            descriptor = _open_lock(self.path / "lock")
         except OSError as error:
             raise errors.StateError(
                 f"cannot use the state folder {self.path}: {error.strerror}; "
@@ -79,6 +84,16 @@ class StateFolder:
     def withdraw(self) -> None:
         """The agent answers no more."""
         (self.path / "agent.json").unlink(missing_ok=True)
+
+
+def _open_lock(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError:
+        # A file system that a damage made read-only: what is there can be locked, and served.
+        with contextlib.suppress(OSError):
+            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        raise
 
 
 def read_agent_file(state_dir: Path) -> AgentFile | None:

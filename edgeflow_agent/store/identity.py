@@ -66,7 +66,7 @@ class IdentityFile:
     def read(self) -> Identity | None:
         """The identity; None before enrolment. Raise StateError when it is damaged."""
         try:
-            data = self._path.read_bytes()
+            data = durable.patiently(self._path.read_bytes)
         except FileNotFoundError:
             return None
         except OSError as error:

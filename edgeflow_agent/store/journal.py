@@ -61,23 +61,25 @@ class Journal:
 
     def _read(self) -> Record:
         try:
-            data = self._path.read_bytes()
+            return msgspec.json.decode(durable.patiently(self._path.read_bytes), type=Record)
         except FileNotFoundError:
-            data = None
-        if data is not None:
-            try:
-                record = msgspec.json.decode(data, type=Record)
-            except msgspec.MsgspecError as error:
-                aside = self._path.with_name(f"journal.corrupt-{int(time.time())}")
-                self._path.replace(aside)
-                logger.error("the journal was damaged (%s); it was put aside as %s", error, aside.name)
-            else:
-                return record
+            pass
+        except (OSError, msgspec.MsgspecError) as error:
+            self._put_aside(error)
         try:
-            ratchet = msgspec.json.decode(self._ratchet.read_bytes(), type=_Ratchet)
+            ratchet = msgspec.json.decode(durable.patiently(self._ratchet.read_bytes), type=_Ratchet)
         except (OSError, msgspec.MsgspecError):
             return Record()
         return Record(handled=ratchet.handled)
+
+    def _put_aside(self, damage: Exception) -> None:
+        aside = self._path.with_name(f"journal.corrupt-{int(time.time())}")
+        logger.error("the journal is damaged (%s); it is put aside as %s", damage, aside.name)
+        try:
+            self._path.replace(aside)
+        except OSError as error:
+            # The next write takes its place.
+            logger.error("the damaged journal stays where it is: %s", error)
 
     def write(self, record: Record) -> None:
         """Keep `record`; when this returns, a power cut cannot undo it."""

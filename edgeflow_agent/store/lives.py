@@ -78,7 +78,7 @@ class LivesFile:
 def _read(path: Path, kind: type[_Kind]) -> _Kind:
     empty: Any = kind()
     try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
+        return msgspec.json.decode(durable.patiently(path.read_bytes), type=kind)
     except FileNotFoundError:
         return empty  # type: ignore[no-any-return]
     except (OSError, msgspec.MsgspecError) as error:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import logging
 import os
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -88,14 +89,18 @@ class ReleaseStore:
     def manifest(self, name: str) -> Manifest:
         """What a release says it is; raise StateError when it does not."""
         try:
-            data = (self.path(name) / "manifest.json").read_bytes()
+            data = durable.patiently((self.path(name) / "manifest.json").read_bytes)
             return msgspec.json.decode(data, type=Manifest)
         except (OSError, msgspec.MsgspecError) as error:
             raise errors.StateError(f"release {name} has no readable manifest: {error}") from error
 
     def verify(self, name: str) -> Manifest:
         """The manifest, after hashing every file: neither a loader nor a flipped bit comes in between."""
-        if not (self.path(name) / "READY").exists():
+        try:
+            is_complete = durable.patiently((self.path(name) / "READY").exists)
+        except OSError as error:
+            raise errors.StateError(f"release {name} cannot be read: {error}") from error
+        if not is_complete:
             raise errors.StateError(f"release {name} is not complete")
         manifest = self.manifest(name)
         for item in manifest.deployment.files:
@@ -105,26 +110,30 @@ class ReleaseStore:
     def _verify_file(self, name: str, item: FileRef) -> None:
         path = self.path(name) / "files" / item.path
         try:
-            size = path.stat().st_size
-        except OSError as error:
+            digest = durable.patiently(lambda: blobs.digest_of(path))
+        except FileNotFoundError as error:
             raise errors.StateError(f"release {name} lacks {item.path}", reason="digest") from error
-        if size != item.size or blobs.digest_of(path) != item.sha256:
+        except OSError as error:
+            message = f"{item.path} of release {name} cannot be read: {error}"
+            raise errors.StateError(message, reason="digest") from error
+        if digest != item.sha256:
             raise errors.StateError(f"{item.path} of release {name} is damaged", reason="digest")
 
     # The pointers.
 
     def current(self) -> str:
-        """The release that serves; empty when none does."""
+        """The release that serves; empty when none does. Raise OSError when that cannot be read: who took it
+        for none would remove what serves."""
         return self._pointed("current")
 
     def previous(self) -> str:
-        """The release that served before; empty when none did."""
+        """The release that served before; empty when none did. Raise OSError when that cannot be read."""
         return self._pointed("previous")
 
     def _pointed(self, link: str) -> str:
         try:
-            return (self.root / link).readlink().name
-        except OSError:
+            return durable.patiently((self.root / link).readlink).name
+        except FileNotFoundError:
             return ""
 
     def point(self, *, current: str, previous: str) -> None:
@@ -164,17 +173,26 @@ class ReleaseStore:
     def bootable(self) -> Iterable[str]:
         """Releases to try at start, best first. The others are only a last resort for a `current` that
         is damaged; without any `current` the device is meant to serve nothing."""
-        current, previous = self.current(), self.previous()
-        if not current:
-            return [previous] if previous else []
-        rest = [
-            path.name
-            for path in sorted(self._releases.iterdir(), key=lambda item: item.stat().st_mtime, reverse=True)
-            if path.suffix not in _NEVER
-            and (path / "READY").exists()
-            and path.name not in (current, previous)
-        ]
-        return [name for name in (current, previous, *rest) if name]
+        try:
+            current, previous = self.current(), self.previous()
+        except OSError as error:
+            logger.error("which release is to serve cannot be read (%s): the newest does", error)
+            current = previous = ""
+        else:
+            if not current:
+                return [previous] if previous else []
+        known = [name for name in (current, previous) if name]
+        return itertools.chain(known, self._others(known))
+
+    def _others(self, known: Collection[str]) -> Iterator[str]:
+        try:
+            paths = sorted(self._releases.iterdir(), key=lambda item: item.stat().st_mtime, reverse=True)
+        except OSError as error:
+            logger.error("which other releases there are cannot be read: %s", error)
+            return
+        for path in paths:
+            if path.suffix not in _NEVER and path.name not in known:
+                yield path.name
 
     # Clearing up.
 

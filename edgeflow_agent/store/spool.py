@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import collections
+import contextlib
 import logging
 import secrets
 import sqlite3
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -18,6 +21,7 @@ from edgeflow_agent.wire.documents import Report, Stored
 
 logger = logging.getLogger(__name__)
 
+_MOST_REFUSED = 100
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS report (seq INTEGER PRIMARY KEY AUTOINCREMENT, payload BLOB NOT NULL);
@@ -46,7 +50,16 @@ class Spool:
         self.boot = self._meta("boot")
         self.dropped = int(self._meta("dropped") or "0")
         row = self._connection.execute("SELECT count(*), coalesce(sum(length(payload)), 0) FROM report")
-        self.pending_count, self._bytes = row.fetchone()
+        self._count: int
+        self._bytes: int
+        self._count, self._bytes = row.fetchone()
+        # What the disk would not take, in this order, to be tried again.
+        self._refused: collections.deque[Report] = collections.deque()
+
+    @property
+    def pending_count(self) -> int:
+        """How many reports the server has not confirmed."""
+        return self._count + len(self._refused)
 
     def _open_file(self) -> sqlite3.Connection:
         try:
@@ -60,7 +73,8 @@ class Spool:
                 self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
             logger.error("the spool was damaged (%s); it was put aside as %s", error, aside.name)
             connection = self._open(self._path)
-        self._path.chmod(0o600)
+        with contextlib.suppress(OSError):  # a read-only file system; the folder is private as well
+            self._path.chmod(0o600)
         return connection
 
     def _open(self, place: Path | str) -> sqlite3.Connection:
@@ -83,26 +97,48 @@ class Spool:
         row = self._connection.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
         return "" if row is None else str(row[0])
 
-    def add(self, report: Report) -> Report:
-        """Keep a report and give it its number; the oldest ones go when there is no room."""
+    def add(self, report: Report) -> None:
+        """Keep a report and give it its number; the oldest ones go when there is no room.
+
+        Raise sqlite3.Error when the disk does not take it. It is tried again then, with the next report and
+        whenever `pending` is asked, until this process ends.
+        """
         with self._lock:
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                cursor = self._connection.execute("INSERT INTO report (payload) VALUES (x'')")
-                seq = int(cursor.lastrowid or 0)
-                numbered = msgspec.structs.replace(report, boot=self.boot, seq=seq)
-                payload = documents.encode(numbered)
-                self._connection.execute("UPDATE report SET payload = ? WHERE seq = ?", (payload, seq))
-                count, size = self.pending_count + 1, self._bytes + len(payload)
-                count, size, dropped = self._make_room(count, size, newest=seq)
-                crashpoints.reach("spool.before_commit")
-                self._connection.execute("COMMIT")
-            except BaseException:
-                self._connection.execute("ROLLBACK")
-                raise
-            self.pending_count, self._bytes, self.dropped = count, size, self.dropped + dropped
+            if len(self._refused) == _MOST_REFUSED:
+                self._refused.popleft()
+                self.dropped += 1
+            self._refused.append(report)
+            self._keep_refused()
         crashpoints.reach("spool.after_commit")
-        return numbered
+
+    def _keep_refused(self) -> None:
+        while self._refused:
+            self._keep(self._refused[0])
+            self._refused.popleft()
+
+    def _keep(self, report: Report) -> None:
+        with self._change():
+            cursor = self._connection.execute("INSERT INTO report (payload) VALUES (x'')")
+            seq = int(cursor.lastrowid or 0)
+            payload = documents.encode(msgspec.structs.replace(report, boot=self.boot, seq=seq))
+            self._connection.execute("UPDATE report SET payload = ? WHERE seq = ?", (payload, seq))
+            count, size = self._count + 1, self._bytes + len(payload)
+            count, size, dropped = self._make_room(count, size, newest=seq)
+            crashpoints.reach("spool.before_commit")
+        self._count, self._bytes, self.dropped = count, size, self.dropped + dropped
+
+    @contextlib.contextmanager
+    def _change(self) -> Iterator[None]:
+        if self._connection.in_transaction:  # one that the disk would not let end
+            self._connection.execute("ROLLBACK")
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._connection.execute("COMMIT")
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):  # SQLite may have done so by itself
+                self._connection.execute("ROLLBACK")
+            raise
 
     def _make_room(self, count: int, size: int, *, newest: int) -> tuple[int, int, int]:
         dropped = 0
@@ -123,6 +159,8 @@ class Spool:
     def pending(self, *, after: int = 0, limit: int = 100) -> list[Report]:
         """The oldest reports above number `after`. An unreadable one is dropped and counted."""
         with self._lock:
+            with contextlib.suppress(sqlite3.Error):
+                self._keep_refused()
             rows = self._connection.execute(
                 "SELECT seq, payload FROM report WHERE seq > ? ORDER BY seq LIMIT ?", (after, limit)
             ).fetchall()
@@ -148,21 +186,18 @@ class Spool:
     def _delete(self, seqs: list[int], *, dropped: int) -> int:
         gone = 0
         with self._lock:
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
+            with self._change():
                 for seq in seqs:
                     gone += self._connection.execute("DELETE FROM report WHERE seq = ?", (seq,)).rowcount
                 if dropped:
-                    self.dropped += dropped
                     self._connection.execute(
-                        "UPDATE meta SET value = ? WHERE name = 'dropped'", (str(self.dropped),)
+                        "UPDATE meta SET value = ? WHERE name = 'dropped'", (str(self.dropped + dropped),)
                     )
-                self._connection.execute("COMMIT")
-            except BaseException:
-                self._connection.execute("ROLLBACK")
-                raise
-            row = self._connection.execute("SELECT count(*), coalesce(sum(length(payload)), 0) FROM report")
-            self.pending_count, self._bytes = row.fetchone()
+                row = self._connection.execute(
+                    "SELECT count(*), coalesce(sum(length(payload)), 0) FROM report"
+                ).fetchone()
+            self._count, self._bytes = row
+            self.dropped += dropped
         return gone
 
     def close(self) -> None:

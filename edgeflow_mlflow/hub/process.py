@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-import queue
 import signal
 import sys
 import threading
@@ -61,11 +60,14 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("alembic").setLevel(logging.WARNING)
     stop = threading.Event()
-    # A second signal in the middle of the event's `set` would wait for the first for ever; a put may nest.
-    signals: queue.SimpleQueue[int] = queue.SimpleQueue()
+    # Written by the handler in C: Python code of the main thread does not run when the signal comes in the
+    # instant before that thread begins to wait.
+    come, note = os.pipe()
+    os.set_blocking(note, False)
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, _frame: signals.put(number))
-    threading.Thread(target=_end_by_signal, args=(signals, stop), name="edgeflow-signal", daemon=True).start()
+        signal.signal(number, lambda _number, _frame: None)
+    signal.set_wakeup_fd(note, warn_on_full_buffer=False)
+    threading.Thread(target=_end_by_signal, args=(come, stop), name="edgeflow-signal", daemon=True).start()
     threading.Thread(target=_end_with_parent, args=(stop,), name="edgeflow-parent", daemon=True).start()
     try:
         settings = config.load()
@@ -97,8 +99,8 @@ def _follow(first: threading.Event, then: threading.Event) -> None:
     then.set()
 
 
-def _end_by_signal(signals: queue.SimpleQueue[int], stop: threading.Event) -> None:
-    signals.get()
+def _end_by_signal(come: int, stop: threading.Event) -> None:
+    os.read(come, 1)
     stop.set()
 
 

@@ -10,24 +10,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import numpy as np
 import pandas as pd
 import pytest
 from mlflow.deployments import get_deploy_client
 from mlflow.exceptions import MlflowException
 
-from tests.harness import BIN, Agent, Process, Server, command, deployed, request, until
+from tests.harness import BIN, Agent, Process, Server, command, deployed, request, tracking, until
 
 ROW = {"sepal_length": 5.1, "sepal_width": 3.5, "petal_length": 1.4, "petal_width": 0.2}
 
 
 @pytest.fixture
 def client(server: Server) -> Iterator[Any]:
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(server.address)
-    yield get_deploy_client("edgeflow")
-    mlflow.set_tracking_uri(before)
+    with tracking(server.address):
+        yield get_deploy_client("edgeflow")
 
 
 @pytest.fixture

@@ -11,15 +11,13 @@ import pandas as pd
 import pytest
 from mlflow.exceptions import MlflowException
 
-from tests.harness import Server, command
+from tests.harness import Server, command, tracking
 
 
 @pytest.fixture
 def client(server: Server) -> Iterator[mlflow.MlflowClient]:
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(server.address)
-    yield mlflow.MlflowClient()
-    mlflow.set_tracking_uri(before)
+    with tracking(server.address):
+        yield mlflow.MlflowClient()
 
 
 def test_experiments(client: mlflow.MlflowClient) -> None:

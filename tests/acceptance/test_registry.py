@@ -16,15 +16,13 @@ from mlflow.models import infer_signature
 from onnx import helper, numpy_helper
 
 from edgeflow_mlflow.api import records
-from tests.harness import Agent, Answer, Server, deployed, request, until
+from tests.harness import Agent, Answer, Server, deployed, request, tracking, until
 
 
 @pytest.fixture
 def client(server: Server) -> Iterator[mlflow.MlflowClient]:
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(server.address)
-    yield mlflow.MlflowClient()
-    mlflow.set_tracking_uri(before)
+    with tracking(server.address):
+        yield mlflow.MlflowClient()
 
 
 def doubling() -> Any:

@@ -7,19 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import pytest
 from mlflow.deployments import get_deploy_client
 
-from tests.harness import ROOT, Agent, Server, command, deployed, request
+from tests.harness import ROOT, Agent, Server, command, deployed, request, tracking
 
 
 @pytest.fixture
 def client(server: Server) -> Iterator[Any]:
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(server.address)
-    yield get_deploy_client("edgeflow")
-    mlflow.set_tracking_uri(before)
+    with tracking(server.address):
+        yield get_deploy_client("edgeflow")
 
 
 def test_a_classifier_of_files_from_its_example_to_a_device(

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from edgeflow_mlflow.api import records
-from tests.harness import IN_CI, ROOT, Agent, Server, command, deployed, free_port, request, until
+from tests.harness import IN_CI, ROOT, Agent, Server, command, deployed, free_port, request, tracking, until
 
 ROW = [5.1, 3.5, 1.4, 0.2]
 
@@ -128,8 +128,8 @@ def test_a_model_that_no_device_can_load_leaves_the_old_one_serving(
     )
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     onnx.checker.check_model(made)
-    mlflow.set_tracking_uri(server.address)
-    info = mlflow.onnx.log_model(made, name="bomb")
+    with tracking(server.address):
+        info = mlflow.onnx.log_model(made, name="bomb")
     uri = f"models:/{info.model_id}"
     server.client.change_deployment(
         agent.target,

@@ -6,12 +6,14 @@ on what it left on the disk. Only the half second of importing is not spent agai
 
 from __future__ import annotations
 
+import faulthandler
 import importlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +23,13 @@ from tests.agent.conftest import AgentProcess, wait_for
 class Preloaded:
     """The process that forks."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, environment: dict[str, str] | None = None, impatient: bool = False) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.agent.preloaded"],
+            [sys.executable, "-m", "tests.agent.preloaded", *(["impatient"] if impatient else [])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=Path(__file__).parents[2],
+            env=os.environ | (environment or {}),
             text=True,
         )
 
@@ -59,7 +62,11 @@ class Forked:
         return self.returncode
 
     def wait(self, timeout_s: float = 20.0) -> int:
-        wait_for(lambda: self.poll() is not None, timeout_s, what=f"process {self.pid} to end")
+        try:
+            wait_for(lambda: self.poll() is not None, timeout_s, what=f"process {self.pid} to end")
+        except AssertionError:
+            os.kill(self.pid, signal.SIGABRT)  # its log then tells where each of its threads is
+            raise
         assert self.returncode is not None
         return self.returncode
 
@@ -102,6 +109,7 @@ def _start(words: list[str], env: dict[str, str], log: str) -> int:
         for descriptor in (1, 2):
             os.dup2(output, descriptor)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        faulthandler.enable(2)
         os.environ.update(env)
         from edgeflow_agent import cli
         from edgeflow_agent.store import crashpoints
@@ -109,6 +117,8 @@ def _start(words: list[str], env: dict[str, str], log: str) -> int:
         importlib.reload(crashpoints)  # it reads the environment when it is imported
         cli.main(words, standalone_mode=False)
         code = 0
+    except Exception:  # noqa: BLE001 - as Python does at the end of a process
+        traceback.print_exc()
     finally:
         sys.stdout.flush()
         os._exit(code)
@@ -123,7 +133,10 @@ def main() -> None:
     """Answer one question a line, until nobody asks any more."""
     import edgeflow_agent.runtime.agent
     import edgeflow_agent.runtime.systemd  # noqa: F401
+    from edgeflow_agent.core import backoff
 
+    if "impatient" in sys.argv:
+        backoff.delay = lambda *_, **__: 0.02
     alive: set[int] = set()
     for line in sys.stdin:
         question = json.loads(line)

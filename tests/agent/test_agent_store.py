@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -46,7 +47,8 @@ class SpoolMachine(RuleBasedStateMachine):
 
     @rule(size=st.integers(0, 1500))
     def add(self, size: int) -> None:
-        numbered = self.spool.add(report("x" * size))
+        self.spool.add(report("x" * size))
+        numbered = self.spool.pending(limit=10**6)[-1]
         self.added += 1
         self.kept.append(numbered.seq)
         self.kept = [item for item in self.kept if item in {r.seq for r in self.spool.pending(limit=10**6)}]
@@ -96,20 +98,42 @@ def test_a_spool_that_cannot_be_written_is_kept_in_memory_and_left_alone(tmp_pat
     path = tmp_path / "s.db"
     path.mkdir()  # as good as a full disk, for a user who may write everywhere
     spool = Spool(path, max_bytes=10**6)
-    numbered = spool.add(report())
-    assert spool.pending() == [numbered]
+    spool.add(report())
+    (numbered,) = spool.pending()
     assert spool.stored(Stored(boot=spool.boot, seqs=(numbered.seq,))) == 1
     spool.close()
     assert [item.name for item in tmp_path.iterdir()] == ["s.db"]
 
 
+def test_what_the_disk_would_not_take_is_tried_again_in_its_order(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "s.db", max_bytes=10**6)
+    spool._connection.execute("PRAGMA query_only = ON")
+    for text in ("one", "two"):
+        with pytest.raises(sqlite3.OperationalError):
+            spool.add(report(text))
+    assert (spool.pending(), spool.pending_count) == ([], 2)
+    spool._connection.execute("PRAGMA query_only = OFF")
+    spool.add(report("three"))
+    assert [item.message for item in spool.pending()] == ["one", "two", "three"]
+    assert spool.pending_count == 3
+    spool._connection.execute("PRAGMA query_only = ON")
+    for _ in range(101):
+        with pytest.raises(sqlite3.OperationalError):
+            spool.add(report("more"))
+    assert (spool.pending_count, spool.dropped) == (103, 1)
+    spool._connection.execute("PRAGMA query_only = OFF")
+    assert len(spool.pending(limit=1000)) == spool.pending_count == 103
+    spool.close()
+
+
 def test_an_acknowledged_report_survives_kill_9(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from edgeflow_agent.store.spool import Spool\n"
+        "import itertools, sys; from pathlib import Path; from edgeflow_agent.store.spool import Spool\n"
         "from edgeflow_agent.wire.documents import Report\n"
         "spool = Spool(Path(sys.argv[1]), max_bytes=10**9)\n"
-        "while True: print(spool.add("
-        "Report(boot='', seq=0, execution='e', generation=1, state='deployed')).seq, flush=True)\n"
+        "for number in itertools.count(1):\n"
+        "    spool.add(Report(boot='', seq=0, execution='e', generation=1, state='deployed'))\n"
+        "    print(number, flush=True)\n"
     )
     path = tmp_path / "s.db"
     with subprocess.Popen(

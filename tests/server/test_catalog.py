@@ -14,6 +14,7 @@ from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
 from edgeflow_mlflow import catalog, errors
 from edgeflow_mlflow.catalog import Catalog, Model
+from tests.harness import tracking
 
 ONNX = "flavors:\n  onnx:\n    data: model.onnx\n"
 
@@ -127,13 +128,11 @@ def test_an_odd_signature_has_no_columns(tmp_path: Path, inputs: str) -> None:
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[mlflow.MlflowClient]:
     folder = tmp_path_factory.mktemp("mlflow")
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
-    found = mlflow.MlflowClient()
-    found.create_experiment("e", artifact_location=str(folder / "artifacts"))
-    mlflow.set_experiment("e")
-    yield found
-    mlflow.set_tracking_uri(before)
+    with tracking(f"sqlite:///{folder}/mlflow.db"):
+        found = mlflow.MlflowClient()
+        found.create_experiment("e", artifact_location=str(folder / "artifacts"))
+        mlflow.set_experiment("e")
+        yield found
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ from sklearn.preprocessing import StandardScaler
 
 from edgeflow_agent import steps
 from edgeflow_mlflow import errors, log_model
+from tests import harness
 
 ROOT = Path(__file__).parents[2]
 
@@ -45,13 +46,10 @@ def tracking(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.chdir(tmp_path)
     shutil.copy(empty_store, tmp_path / "mlflow.db")
     uri = f"sqlite:///{tmp_path}/mlflow.db"
-    mlflow.set_tracking_uri(uri)
-    mlflow.set_registry_uri(uri)
-    mlflow.set_experiment("test")
-    with mlflow.start_run():
-        yield uri
-    mlflow.set_tracking_uri(None)  # type: ignore[arg-type]
-    mlflow.set_registry_uri(None)  # type: ignore[arg-type]
+    with harness.tracking(uri):
+        mlflow.set_experiment("test")
+        with mlflow.start_run():
+            yield uri
 
 
 @pytest.fixture(scope="session")
