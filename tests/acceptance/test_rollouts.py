@@ -63,15 +63,16 @@ def model(word: str, *, fails: bool) -> onnx.ModelProto:
 
 def register(server: Server, folder: Path) -> None:
     """Three versions of one model, the second of which fails."""
-    for number, fails in enumerate((False, True, False), 1):
-        place = folder / f"{number}.onnx"
-        onnx.save(model(f"version {number}", fails=fails), str(place))
-        code = (
-            "import mlflow, onnx, sys; mlflow.set_experiment('rollouts'); "
-            "mlflow.onnx.log_model(onnx.load(sys.argv[1]), name='m', "
-            "registered_model_name='double', metadata={'n': sys.argv[2]})"
-        )
-        command("python", "-c", code, str(place), str(number), environment=server.environment_of_clients())
+    places = [str(folder / f"{number}.onnx") for number in (1, 2, 3)]
+    for place, fails in zip(places, (False, True, False), strict=True):
+        onnx.save(model(place, fails=fails), place)
+    code = (
+        "import mlflow, onnx, sys\n"
+        "mlflow.set_experiment('rollouts')\n"
+        "for place in sys.argv[1:]:\n"
+        "    mlflow.onnx.log_model(onnx.load(place), name='m', registered_model_name='double')\n"
+    )
+    command("python", "-c", code, *places, environment=server.environment_of_clients())
 
 
 def typed(server: Server, verb: str, uri: str, *words: str) -> str:

@@ -23,9 +23,10 @@ from tests.agent.conftest import AgentProcess, wait_for
 class Preloaded:
     """The process that forks."""
 
-    def __init__(self, *, environment: dict[str, str] | None = None, impatient: bool = False) -> None:
+    def __init__(self, *words: str, environment: dict[str, str] | None = None) -> None:
+        """`impatient`: what fails is tried again at once; `trusting`: no child process loads a model first."""
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.agent.preloaded", *(["impatient"] if impatient else [])],
+            [sys.executable, "-m", "tests.agent.preloaded", *words],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=Path(__file__).parents[2],
@@ -134,9 +135,12 @@ def main() -> None:
     import edgeflow_agent.runtime.agent
     import edgeflow_agent.runtime.systemd  # noqa: F401
     from edgeflow_agent.core import backoff
+    from edgeflow_agent.inference import trial_load
 
     if "impatient" in sys.argv:
         backoff.delay = lambda *_, **__: 0.02
+    if "trusting" in sys.argv:
+        trial_load.trial_load = lambda *_, **__: None
     alive: set[int] = set()
     for line in sys.stdin:
         question = json.loads(line)

@@ -90,7 +90,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def device(library: Path, server: FakeServer, tmp_path: Path) -> Iterator[Device]:
+def device(library: Path, server: FakeServer, tmp_path: Path, faults: Sequence[Fault]) -> Iterator[Device]:
     """It serves version 2, and keeps version 1."""
     server.poll_s = 0.05
     state_dir = tmp_path / "state"
@@ -102,7 +102,9 @@ def device(library: Path, server: FakeServer, tmp_path: Path) -> Iterator[Device
         server.wait_report("deployed", execution=f"e{generation}")
     agent.stop()
     disk = FaultyDisk(state_dir, library, tmp_path / "faults")
-    parent = Preloaded(environment=disk.environment, impatient=True)
+    # A child process for each of some hundred installs is left to the long runs.
+    words = ["impatient", *(["trusting"] if faults is FAULTS else [])]
+    parent = Preloaded(*words, environment=disk.environment)
     made = Device(server, disk, state_dir, parent)
     wait_for(made.url, what="the agent")
     yield made

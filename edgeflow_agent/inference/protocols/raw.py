@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +18,11 @@ from edgeflow_agent.inference.slot import Serving
 from edgeflow_agent.wire.documents import Interface, TensorSpec
 
 _ALIGNMENT = 16  # of what numpy allocates
+_IS_LITTLE = sys.byteorder == "little"
+# How each type is written; strings are in none.
+_FORMS: dict[str, np.dtype[Any]] = {
+    name: np.dtype(dtype).newbyteorder("<") for name, dtype in DTYPES.items() if dtype is not np.object_
+}
 
 
 def decode(body: bytes | memoryview, interface: Interface, shape: str) -> dict[str, Any]:
@@ -27,10 +34,9 @@ def decode(body: bytes | memoryview, interface: Interface, shape: str) -> dict[s
             f"raw bytes are for a model with one input; this one takes {tensors.listing(interface.inputs)}"
         )
     spec = inputs[0]
-    dtype = np.dtype(DTYPES[spec.dtype])
-    if dtype == np.object_:
+    if spec.dtype not in _FORMS:
         raise errors.InputError(f"input {spec.name!r} takes strings, which have no raw form; send JSON")
-    sizes = _said(shape) if shape else _inferred(spec, len(body), dtype.itemsize)
+    sizes = _said(shape) if shape else _inferred(spec, len(body), _FORMS[spec.dtype].itemsize)
     return {spec.name: from_bytes(body, spec, sizes)}
 
 
@@ -42,24 +48,27 @@ def has_form(outputs: Sequence[TensorSpec]) -> bool:
 def answer(_serving: Serving, _query: bytes, _feed: Any, outputs: Sequence[Any]) -> Response:
     """The little-endian bytes of the one output, whose shape and type stand in headers."""
     (array,) = outputs
-    shape = ",".join(map(str, array.shape))
-    headers = f"Tensor-Shape: {shape}\r\nTensor-Type: {array.dtype.name}\r\n".encode()
-    data = array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
-    return Response(200, data, OCTETS, headers)
+    little = array if _IS_LITTLE else array.astype(array.dtype.newbyteorder("<"), copy=False)
+    return Response(200, little.tobytes(), OCTETS, _described(array.shape, array.dtype))
+
+
+@functools.lru_cache(256)
+def _described(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
+    return f"Tensor-Shape: {','.join(map(str, shape))}\r\nTensor-Type: {dtype.name}\r\n".encode()
 
 
 def from_bytes(data: bytes | memoryview, spec: TensorSpec, shape: tuple[int, ...]) -> Any:
     """An array over `data`, which must be of exactly the size of that shape. Not for strings."""
-    dtype = np.dtype(DTYPES[spec.dtype])
+    dtype = _FORMS[spec.dtype]
     wanted = math.prod(shape) * dtype.itemsize
     if len(data) != wanted:
         raise errors.InputError(
             f"input {spec.name!r}: {spec.dtype} of shape {list(shape)} takes {wanted} bytes, got {len(data)}"
         )
-    flat = np.frombuffer(data, dtype.newbyteorder("<"))
-    if dtype == np.bool_ and (flat.view(np.uint8) > 1).any():
+    flat = np.frombuffer(data, dtype)
+    if dtype.kind == "b" and (flat.view(np.uint8) > 1).any():
         raise errors.InputError(f"input {spec.name!r}: a byte of a boolean is neither 0 nor 1")
-    if flat.ctypes.data % _ALIGNMENT:
+    if flat.__array_interface__["data"][0] % _ALIGNMENT:
         # ONNX Runtime sums in another order, and rounds otherwise, where memory begins elsewhere.
         flat = flat.copy()
     return tensors.reshaped(flat, spec, shape)
