@@ -1,16 +1,18 @@
 """The agent's server beside other servers of ONNX models, in one interleaved run.
 
-    python benchmarks/serve.py [--rounds 2] [--seconds 2] [--only edgeflow-agent,MLServer] [--report docs]
+    python benchmarks/serve.py [--rounds 5] [--seconds 2] [--only edgeflow-agent,MLServer] [--report docs]
 
-Every peer is installed into a venv of its own below `benchmarks/.peers` (some GB, once). Needs wrk. Every
-cell is measured once in each round, all servers in turn, and the medians are shown: a busy machine then
-harms all alike. Compare ratios, not figures of different runs.
+Every peer is installed into a venv of its own below `benchmarks/.peers` (some GB, once). Needs wrk. All
+servers run side by side and are asked one right after the other, round after round: a busy or slow moment of
+the machine then harms all alike. The table shows medians; a ratio is the median of the ratios of the rounds.
+Compare ratios, not figures of different runs.
 """
 
 from __future__ import annotations
 
 import argparse
 import concurrent.futures
+import contextlib
 import os
 import socket
 import sys
@@ -18,7 +20,7 @@ import tempfile
 import time
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
@@ -28,7 +30,7 @@ import onnxruntime
 from benchmarks.serving import contestants, load, models, report
 
 PEERS = Path(__file__).parent / ".peers"
-_TURNS = 6
+_STARTS = 3
 # (column, model, connections, as bytes)
 CELLS = (
     ("iris, 1 connection", "iris", 1, False),
@@ -82,7 +84,7 @@ def raw(model: Path, seconds: float) -> float:
 def main() -> int:
     """Measure, show, and say whether the goals are kept."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=2)
     parser.add_argument("--only", default="")
     parser.add_argument("--report", type=Path, help="folder for the table and the picture")
@@ -91,64 +93,81 @@ def main() -> int:
     wanted = [
         item for item in contestants.CONTESTANTS if given.only == "" or item.name in given.only.split(",")
     ]
-    pythons = {item.name: contestants.python_of(item, PEERS) for item in wanted}
-    found: dict[str, dict[str, list[Any]]] = defaultdict(lambda: defaultdict(list))
+    pythons = [(item, contestants.python_of(item, PEERS)) for item in wanted]
+    found: report.Found = defaultdict(lambda: defaultdict(list))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         places = models.write(folder)
         models.bodies(folder)
-        for number in range(given.rounds):
-            for item in wanted:
-                python = pythons[item.name]
-                if python is None:
-                    continue
-                print(f"round {number + 1}: {item.name}", flush=True)
-                try:
-                    measure(item, python, places, folder, given.seconds, found)
-                except RuntimeError as error:
-                    print(error)
-    medians = {
-        name: {cell: report.median(values) for cell, values in cells.items()} for name, cells in found.items()
-    }
-    table = report.table(medians, [cell for cell, *_ in CELLS])
+        for model, place in places.items():
+            with contextlib.ExitStack() as stack:
+                running = []
+                for item, python in pythons:
+                    try:
+                        if python is not None:
+                            running.append(start(stack, item, python, place, model, folder, found))
+                    except RuntimeError as error:
+                        print(error)
+                for number in range(given.rounds):
+                    print(f"{model}: round {number + 1}", flush=True)
+                    measure(running, model, place, folder, given.seconds, found)
+                for one in running:
+                    found[one.item.name][f"memory, {model}"].append(load.resident_mb(one.pid))
+    table = report.table(found, [cell for cell, *_ in CELLS])
     print(table)
     if given.report:
-        report.write(given.report, table, medians)
-    return report.goals(medians)
+        report.write(given.report, table, found)
+    return report.goals(found)
+
+
+class Running(NamedTuple):
+    """A server that answers."""
+
+    item: contestants.Contestant
+    pid: int
+    port: int
+
+
+def start(
+    stack: contextlib.ExitStack,
+    item: contestants.Contestant,
+    python: Path,
+    place: Path,
+    model: str,
+    folder: Path,
+    found: report.Found,
+) -> Running:
+    """Start a server several times, noting how long its first answer takes; the last one stays."""
+    body = (folder / item.body.format(model=model)).read_bytes()
+    for number in range(_STARTS):
+        print(f"{model}: start {number + 1} of {item.name}", flush=True)
+        port = free_port()
+        with contextlib.ExitStack() as own:
+            pid, took = own.enter_context(contestants.running(item, python, place, model, port, folder, body))
+            found[item.name][f"start, {model}"].append(took)
+            if number == _STARTS - 1:
+                stack.push(own.pop_all())
+    return Running(item, pid, port)
 
 
 def measure(
-    item: contestants.Contestant,
-    python: Path,
-    places: dict[str, Path],
-    folder: Path,
-    seconds: int,
-    found: dict[str, dict[str, list[Any]]],
+    running: list[Running], model: str, place: Path, folder: Path, seconds: int, found: report.Found
 ) -> None:
-    """All cells of one server, once; what is held against ONNX Runtime itself in turns with it."""
-    into = found[item.name]
-    for model, place in places.items():
-        body = folder / item.body.format(model=model)
-        with contestants.running(
-            item, python, place, model, port := free_port(), folder, body.read_bytes()
-        ) as (pid, started):
-            into[f"start, {model}"].append(started)
-            into[f"memory, {model}"].append(load.resident_mb(pid))
-            for cell, wanted, connections, as_bytes in CELLS:
-                if wanted != model or (as_bytes and not item.binary):
-                    continue
-                sent, kind = (
-                    (folder / "mobilenet.raw", "application/octet-stream")
-                    if as_bytes
-                    else (body, "application/json")
-                )
-                url = f"http://127.0.0.1:{port}{item.path}"
+    """One round: each cell of this model at each server, one right after the other."""
+    for cell, wanted, connections, as_bytes in CELLS:
+        if wanted != model:
+            continue
+        if as_bytes:
+            found[report.RAW][cell].append(report.of_rate(raw(place, seconds)))
+        for item, _, port in running:
+            if as_bytes and not item.binary:
+                continue
+            sent = folder / ("mobilenet.raw" if as_bytes else item.body.format(model=model))
+            kind = "application/octet-stream" if as_bytes else "application/json"
+            url = f"http://127.0.0.1:{port}{item.path}"
+            if not found[item.name][cell]:
                 load.ask(url, sent, kind, connections=connections, seconds=1)
-                for _ in range(_TURNS if as_bytes else 1):
-                    if as_bytes:
-                        found[report.RAW][cell].append(report.of_rate(raw(place, 1)))
-                    asked_s = 1 if as_bytes else seconds
-                    into[cell].append(load.ask(url, sent, kind, connections=connections, seconds=asked_s))
+            found[item.name][cell].append(load.ask(url, sent, kind, connections=connections, seconds=seconds))
 
 
 if __name__ == "__main__":

@@ -19,30 +19,34 @@ NAMED_EXPECTED = 10
 def of_order(reference: Ints, n: int) -> Ints:
     """Groups of neighbouring cells of about equal mass, for a window of n values: the group of each cell."""
     total = int(reference.sum())
-    count = min(MOST, max(1, min(n, total) // ORDERED_EXPECTED))
-    return _grouped(reference, total / count)
+    mass = total / min(MOST, max(1, min(n, total) // ORDERED_EXPECTED))
+    # Rounding: 16 times a sixteenth.
+    mass *= 1 - 1e-9
+    groups = []
+    group, collected, left = 0, 0, total
+    for count in reference.tolist():
+        groups.append(group)
+        collected += count
+        left -= count
+        # What is left over joins the last group when it makes none of its own.
+        if collected >= mass and left >= mass:
+            group, collected = group + 1, 0
+    return np.array(groups, dtype=np.int64)
 
 
 def of_names(reference: Ints, n: int) -> Ints:
-    """A group for each cell that is common enough, the others together, for a window of n values."""
+    """A group for each cell that is common enough, all others together, for a window of n values. The last
+    cell, which holds what is not listed, is always among the others."""
     total = int(reference.sum())
-    return _grouped(reference, NAMED_EXPECTED * total / max(1, min(n, total)))
+    common = reference >= NAMED_EXPECTED * total / max(1, min(n, total))
+    common[-1] = False
+    groups = np.where(common, np.cumsum(common) - 1, int(common.sum()))
+    # A few rare ones make no group: that they were seen at all is chance, and a group of chances is not.
+    if common.any() and reference[~common].sum() * min(n, total) < NAMED_EXPECTED * total:
+        groups[~common] = groups[np.where(common, reference, total + 1).argmin()]
+    return groups
 
 
 def summed(counts: Ints, groups: Ints) -> Ints:
     """The counts of the groups."""
     return np.bincount(groups, weights=counts).astype(np.int64)
-
-
-def _grouped(reference: Ints, mass: float) -> Ints:
-    groups = []
-    group, collected = 0, 0
-    # A last group that stays below the mass joins the one before it. Rounding: 16 times a sixteenth.
-    left = int(reference.sum())
-    for count in reference.tolist():
-        groups.append(group)
-        collected += count
-        left -= count
-        if collected >= mass * (1 - 1e-9) and left >= mass * (1 - 1e-9):
-            group, collected = group + 1, 0
-    return np.array(groups, dtype=np.int64)

@@ -35,7 +35,7 @@ def chi_square_tail(x: float, freedom: int) -> float:
     if math.isinf(x):
         return 0.0
     a, half = freedom / 2, x / 2
-    front = math.exp(a * math.log(half) - half - math.lgamma(a))
+    front = math.exp(a * (math.log(x) - math.log(2)) - half - math.lgamma(a))
     return 1 - front * _lower_series(a, half) if half < a + 1 else front * _upper_fraction(a, half)
 
 
@@ -113,14 +113,13 @@ def ks_tail_exact(distance: float, n: int, m: int) -> float:
     for row in range(n + 1):
         low, high = int(lows[row]), int(highs[row])
         if high < m:
-            rest = _rest(factorials, n - row, np.array([m - high - 1]), log_scale - log_all)
-            tail += float(inside[-1] * rest[0])
+            up = np.array([m - high - 1])
+            tail += _passing(inside[-1:], log_scale - log_all, factorials, n - row, up)
         if row == n:
             break
         leaving = np.arange(low, min(int(lows[row + 1]), high + 1))
-        if leaving.size:
-            rest = _rest(factorials, n - row - 1, m - leaving, log_scale - log_all)
-            tail += float((inside[: leaving.size] * rest).sum())
+        over = inside[: leaving.size]
+        tail += _passing(over, log_scale - log_all, factorials, n - row - 1, m - leaving)
         grown = np.zeros(int(highs[row + 1]) - int(lows[row + 1]) + 1)
         kept = inside[leaving.size :]
         grown[: kept.size] = kept
@@ -131,10 +130,11 @@ def ks_tail_exact(distance: float, n: int, m: int) -> float:
     return min(float(tail), 1.0)
 
 
-def _rest(factorials: Floats, ups: int, rights: Ints, log_factor: float) -> Floats:
-    # The share that the paths over so many more steps have of all.
-    share: Floats = np.exp(factorials[ups + rights] - factorials[ups] - factorials[rights] + log_factor)
-    return share
+def _passing(paths: Floats, log_factor: float, factorials: Floats, ups: int, rights: Ints) -> float:
+    # The share of all paths that come by here: those until here times those over the steps that remain.
+    with np.errstate(divide="ignore"):
+        logs = np.log(paths) + factorials[ups + rights] - factorials[ups] - factorials[rights]
+    return float(np.exp(logs + log_factor).sum())
 
 
 def _log_choose(n: int, k: int) -> float:

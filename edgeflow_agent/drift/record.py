@@ -33,6 +33,9 @@ class Sparse(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     count: tuple[Count, ...] = ()
 
 
+NOTHING = Sparse()
+
+
 class NumericRecord(_Record, frozen=True, tag="numeric"):
     """A `NumericSketch`. `min`, `max`, `mean` and `m2` are 0 without finite values; `inner_mean` and
     `inner_m2` are those after every value was moved into the fine bins, left out when none had to be.
@@ -52,10 +55,10 @@ class NumericRecord(_Record, frozen=True, tag="numeric"):
     below_excess: float = 0.0
     above: Count = 0
     above_excess: float = 0.0
-    fine: Sparse = Sparse()
-    quantiles: Sparse = Sparse()
-    values: Sparse = Sparse()
-    points: Sparse = Sparse()
+    fine: Sparse = NOTHING
+    quantiles: Sparse = NOTHING
+    values: Sparse = NOTHING
+    points: Sparse = NOTHING
 
 
 class CategoricalRecord(_Record, frozen=True, tag="categorical"):
@@ -65,7 +68,7 @@ class CategoricalRecord(_Record, frozen=True, tag="categorical"):
     n: Count = 0
     missing: Count = 0
     other: Count = 0
-    counts: Sparse = Sparse()
+    counts: Sparse = NOTHING
 
 
 SketchRecord = NumericRecord | CategoricalRecord
@@ -209,6 +212,8 @@ def _tail(count: int, excess: float, furthest: float, side: str, finite: int) ->
 def _sparse(counters: Counters) -> Sparse:
     counts = counters.dense()
     index = np.flatnonzero(counts)
+    if not index.size:
+        return NOTHING  # itself: an equal one would not be left out
     return Sparse(gap=tuple(np.diff(index, prepend=-1).tolist()), count=tuple(counts[index].tolist()))
 
 
@@ -218,7 +223,7 @@ def _dense(sparse: Sparse, size: int, total: int, what: str) -> Ints:
     _require(sum(sparse.gap) <= size, f"its {what} counts reach beyond the last bin")
     _require(
         all(1 <= count <= MAX_COUNT for count in sparse.count),
-        f"one of its {what} counts is too large or zero",
+        f"one of its {what} counts is zero or over 2**53",
     )
     _require(sum(sparse.count) == total, f"its {what} counts make {sum(sparse.count)}, not {total}")
     counts = np.zeros(size, dtype=np.int64)

@@ -24,7 +24,7 @@ class Preloaded:
     """The process that forks."""
 
     def __init__(self, *words: str, environment: dict[str, str] | None = None) -> None:
-        """`impatient`: what fails is tried again at once; `trusting`: no child process loads a model first."""
+        """`impatient`: what fails is tried again at once. `trusting`: no child loads a model first."""
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.agent.preloaded", *words],
             stdin=subprocess.PIPE,

@@ -142,7 +142,8 @@ def test_a_constant_is_measured_in_thousandths() -> None:
     expected = evidently.wasserstein(reference, current)
     assert expected == pytest.approx(10)
     assert made[Statistic.MEAN_SHIFT].value == pytest.approx(10)
-    assert made[Statistic.WASSERSTEIN_PER_STD].value == pytest.approx(expected, rel=0.1)
+    # Within one of its fine bins, 7 * 1.5 / 1024 wide in parts of 0.001.
+    assert made[Statistic.WASSERSTEIN_PER_STD].value == pytest.approx(expected, abs=3.5)
     assert Statistic.STD_RATIO not in made
     assert made[Statistic.UNSEEN_SHARE].value == 1
 

