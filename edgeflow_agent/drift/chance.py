@@ -41,11 +41,14 @@ def _numeric_noise(of: NumericComparison, statistic: Statistic, p: float) -> flo
     if statistic is Statistic.MEAN_SHIFT_WINSORISED:
         return probability.normal_limit(p) * spread * seen.std / of.unit
     if statistic is Statistic.STD_RATIO_WINSORISED:
-        # The variance of a variance, by its fourth moment.
+        # The variance of a variance, by its fourth moment. Downwards a ratio may reach further: a window may
+        # have none of the rare values that make most of the deviation.
         edges = bins.fine_edges(seen.fine_low, seen.fine_high)
         away = ((edges[:-1] + edges[1:]) / 2 - seen.mean) / of.unit
         kurtosis = max(float((away**4 * seen.fine).sum()) / of.reference_n, 1.0)
-        return math.exp(min(probability.normal_limit(p) * spread * math.sqrt(kurtosis - 1) / 2, 700.0))
+        part = probability.normal_limit(p) * spread * math.sqrt(kurtosis - 1)
+        wider = of.sketch.inner.std >= seen.std
+        return math.sqrt(1 + part) if wider else 1 / math.sqrt(max(1 - part, 1e-6))
     if statistic is Statistic.WASSERSTEIN_PER_STD_WINSORISED:
         # It is the largest difference of means over all functions with slopes up to 1, none of which varies
         # more than the values themselves: around its own mean it varies no more than their mean does.

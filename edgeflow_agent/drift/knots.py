@@ -17,43 +17,50 @@ Knots = tuple[Floats, Floats]
 def of_reference(seen: Distribution) -> Knots:
     """The places, sorted, and the numbers of values below them: of a baseline."""
     places = np.concatenate((fine_edges(seen.fine_low, seen.fine_high), seen.edges[:-1]))
-    inner = np.cumsum(seen.counts)[:-1]
-    below = np.concatenate(([0], np.cumsum(seen.fine), [0], inner))
-    return _sorted(np.clip(places, seen.min, seen.max), below)
+    quantiles = np.concatenate(([0], np.cumsum(seen.counts)[:-1]))
+    below = np.concatenate(([0], np.cumsum(seen.fine), quantiles))
+    return _sorted(places, below, seen.min, seen.max, seen.n)
 
 
 def of_window(sketch: NumericSketch, seen: Distribution, *, winsorised: bool) -> Knots:
     """The same of a window, with all its values in the range of the fine bins where they are winsorised."""
-    n = sketch.finite
+    n, under, over = sketch.finite, sketch.below, sketch.above
+    low = min(max(sketch.min, seen.fine_low), seen.fine_high)
+    high = max(min(sketch.max, seen.fine_high), seen.fine_low)
+    places = np.concatenate((fine_edges(seen.fine_low, seen.fine_high), seen.edges[:-1], seen.points))
     fine = np.cumsum(sketch.fine.dense())
-    edges = fine_edges(seen.fine_low, seen.fine_high)
     quantiles = np.cumsum(sketch.quantiles.dense())[: seen.edges.size - 1]
-    low, high = np.clip([sketch.min, sketch.max], seen.fine_low, seen.fine_high)
-    places = np.clip(np.concatenate((edges, seen.edges[:-1])), low, high)
-    if winsorised or not (sketch.below.count or sketch.above.count):
-        return _sorted(places, np.concatenate(([0], fine, quantiles)))
-    under, over = sketch.below, sketch.above
-    below = np.concatenate(([under.count], fine[:-1], [n - over.count], quantiles))
-    places, below = _sorted(places, below)
+    points = np.cumsum(sketch.points.dense())[:-1:2]
+    if winsorised or not (under.count or over.count):
+        return _sorted(places, np.concatenate(([0], fine, quantiles, points)), low, high, n)
+    below = np.concatenate(([under.count], fine[:-1], [n - over.count], quantiles, points))
+    order = np.lexsort((below, places))
+    parts = [(places[order], np.maximum.accumulate(below[order]))]
     if under.count:
-        far, counts = _tail(under, seen.fine_low - sketch.min)
-        places = np.concatenate(((seen.fine_low - far)[::-1], places))
-        below = np.concatenate(((under.count - counts)[::-1], below))
+        far, counts = _tail(under, seen.fine_low - sketch.max, seen.fine_low - sketch.min)
+        parts.insert(0, ((seen.fine_low - far)[::-1], (under.count - counts)[::-1]))
     if over.count:
-        far, counts = _tail(over, sketch.max - seen.fine_high)
-        places = np.concatenate((places, seen.fine_high + far))
-        below = np.concatenate((below, n - over.count + counts))
-    return places, below
+        far, counts = _tail(over, sketch.min - seen.fine_high, sketch.max - seen.fine_high)
+        parts.append((seen.fine_high + far, n - over.count + counts))
+    joined, counted = (np.concatenate(column).astype(np.float64) for column in zip(*parts, strict=True))
+    return joined, counted
 
 
-def _tail(tail: Tail, furthest: float) -> Knots:
-    # One value lies exactly at the extreme; the others, of which the sum is known, evenly from the bins on.
+def _tail(tail: Tail, nearest: float, furthest: float) -> Knots:
+    # Distances from the end of the bins, and how many values lie within them. One value is exactly at the
+    # furthest; the others, of which the sum is known, lie evenly from the end of the bins on, or from the
+    # nearest value where all of the window lies beyond.
     others = tail.count - 1
-    reach = min(2 * max(tail.excess - furthest, 0.0) / others, furthest) if others else 0.0
-    return np.array([reach, furthest, furthest]), np.array([others, others, tail.count], dtype=np.float64)
+    begin = max(nearest, 0.0)
+    middle = max(tail.excess - furthest, 0.0) / others if others else begin
+    reach = min(max(2 * middle - begin, begin), furthest)
+    return np.array([begin, reach, furthest, furthest]), np.array([0.0, others, others, tail.count])
 
 
-def _sorted(places: Floats, below: Floats) -> Knots:
+def _sorted(places: Floats, below: Floats, low: float, high: float, n: int) -> Knots:
+    # All values lie between low and high, and one exactly at each of them.
+    places = np.concatenate((np.clip(places, low, high), [low, high]))
+    below = np.concatenate((below, [1, n - 1])).astype(np.float64)
     order = np.lexsort((below, places))
     # A value within rounding of an edge may be on either side of it.
-    return places[order], np.maximum.accumulate(below[order].astype(np.float64))
+    return places[order], np.maximum.accumulate(below[order])

@@ -7,6 +7,8 @@ the number of values, and every number is finite.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 import numpy as np
 
@@ -219,16 +221,23 @@ def _sparse(counters: Counters) -> Sparse:
 
 def _dense(sparse: Sparse, size: int, total: int, what: str) -> Ints:
     _require(len(sparse.gap) == len(sparse.count) <= size, f"its {what} counts are of a wrong length")
-    _require(all(1 <= gap <= size for gap in sparse.gap), f"its {what} counts are not in order")
+    # Each on its own first: a sum of 2,001 large numbers is none that fits.
+    gaps = _between(sparse.gap, 1, size, f"its {what} counts are not in order")
     _require(sum(sparse.gap) <= size, f"its {what} counts reach beyond the last bin")
-    _require(
-        all(1 <= count <= MAX_COUNT for count in sparse.count),
-        f"one of its {what} counts is zero or over 2**53",
-    )
+    found = _between(sparse.count, 1, MAX_COUNT, f"one of its {what} counts is zero or over 2**53")
     _require(sum(sparse.count) == total, f"its {what} counts make {sum(sparse.count)}, not {total}")
     counts = np.zeros(size, dtype=np.int64)
-    counts[np.cumsum(sparse.gap, dtype=np.int64) - 1] = sparse.count
+    counts[np.cumsum(gaps) - 1] = found
     return counts
+
+
+def _between(numbers: Sequence[int], least: int, most: int, problem: str) -> Ints:
+    try:
+        array = np.array(numbers, dtype=np.int64)
+    except OverflowError as error:
+        raise ValueError(problem) from error
+    _require(bool(((array >= least) & (array <= most)).all()), problem)
+    return array
 
 
 def _in_range(*counts: int) -> None:

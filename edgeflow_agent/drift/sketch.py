@@ -81,14 +81,15 @@ class NumericSketch:
         numbers = columns.numbers(values)
         absent = np.isnan(numbers)
         beyond = np.abs(numbers) > LARGEST
-        finite = numbers[~(absent | beyond)]
+        # Sorted, values are found among edges in half the time.
+        finite = np.sort(numbers[~(absent | beyond)])
         self.n += numbers.size
         self.missing += int(absent.sum())
         self.inf += int(beyond.sum())
         if finite.size == 0:
             return
-        self.min = min(self.min, float(finite.min()))
-        self.max = max(self.max, float(finite.max()))
+        self.min = min(self.min, float(finite[0]))
+        self.max = max(self.max, float(finite[-1]))
         moments = Moments.of(finite)
         self.moments = self.moments.merge(moments)
         seen = self.feature.distribution

@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 _SUFFIX = ".onnx"
 _HASH = ".sha256"
 _DIGEST_PART = 32
+# What this process has found whole: place, time of change in ns, size.
+_whole: set[tuple[str, int, int]] = set()
 
 
 class CompiledGraph:
@@ -31,13 +33,27 @@ class CompiledGraph:
         self._draft = place.with_name(f".{place.stem}.{os.getpid()}.new")
 
     def is_whole(self) -> bool:
-        """Whether the file is there and is what was written."""
+        """Whether the file is there and is what was written. Looked at once by each process."""
         try:
+            if self._look() in _whole:
+                return True
             wanted = self.place.with_suffix(_HASH).read_text(encoding="ascii").strip()
             with self.place.open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest() == wanted
+                is_whole = hashlib.file_digest(file, "sha256").hexdigest() == wanted
+            if is_whole:
+                self.trust()
         except (OSError, UnicodeDecodeError):
             return False
+        return is_whole
+
+    def trust(self) -> None:
+        """A child of this process has just made it: nothing can have damaged it."""
+        with contextlib.suppress(OSError):
+            _whole.add(self._look())
+
+    def _look(self) -> tuple[str, int, int]:
+        info = self.place.stat()
+        return str(self.place), info.st_mtime_ns, info.st_size
 
     def draft(self) -> Path:
         """Where ONNX Runtime may write one that does not count yet."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import logging
 import os
@@ -51,6 +52,7 @@ _SEQUENCE_OUTPUTS = ("seq(map(", "seq(tensor(")
 Feed = Mapping[str, Any]
 
 
+_M_ARENA_MAX = -8  # of malloc.h
 _LARGEST_COMPILED = 1 << 30  # an optimised graph is one file, and protobuf holds little more in one
 
 
@@ -89,7 +91,7 @@ class Engine:
     ) -> None:
         """`compiled` is a folder for the optimised form of the model whose bundle has that `digest`."""
         choice = choose(providers, onnxruntime.get_available_providers())
-        ready = None if compiled is None else _compiled_graph(compiled, path, digest, choice)
+        ready = None if compiled is None else _compiled(compiled, path, digest, choice)
         self._session = _load(path, threads, choice, ready)
         self.providers = outcome(choice, self._session.get_providers())
         self.inputs = tuple(_spec(item) for item in self._session.get_inputs())
@@ -132,7 +134,15 @@ class Engine:
             logger.debug("the warm-up run is left out: %s", error)
 
 
-def _compiled_graph(folder: Path, path: Path, digest: str, choice: Choice) -> CompiledGraph | None:
+def compiled_graph(
+    path: Path, *, providers: Sequence[str], compiled: Path | None, digest: str
+) -> CompiledGraph | None:
+    """The optimised form that an engine with these arguments uses, or makes; None when it has none."""
+    choice = choose(providers, onnxruntime.get_available_providers())
+    return None if compiled is None else _compiled(compiled, path, digest, choice)
+
+
+def _compiled(folder: Path, path: Path, digest: str, choice: Choice) -> CompiledGraph | None:
     """The optimised form of a model; None when it has none: it is very large, or not for the processor
     alone."""
     if not digest or choice.names != (CPU,) or path.stat().st_size > _LARGEST_COMPILED:
@@ -197,13 +207,18 @@ def zeros(inputs: Sequence[TensorSpec], *, batch: int = 1) -> dict[str, Any]:
     return feed
 
 
+def share_one_heap() -> None:
+    """Let all threads of this process share one heap of glibc's, before there are any: with one for each,
+    what large bodies leave behind is kept several times."""
+    with contextlib.suppress(OSError, AttributeError):  # not glibc
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+
+
 def trim_memory() -> None:
     """Give freed memory back to the system: glibc keeps the parsed graph otherwise, which halves what a
     small device has left."""
-    try:
+    with contextlib.suppress(OSError, AttributeError):  # not glibc
         ctypes.CDLL(None).malloc_trim(0)
-    except (OSError, AttributeError):  # not glibc
-        return
 
 
 def check_interface(engine: Engine, declared: Sequence[TensorSpec]) -> None:

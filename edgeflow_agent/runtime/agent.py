@@ -63,6 +63,7 @@ class Agent:
 
     def start(self) -> None:
         """Open the state folder, serve what is on disk, and begin to talk to the server."""
+        engine.share_one_heap()
         self._folder.open()
         try:
             self._compose()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgeflow_agent.config import AgentConfig
-from edgeflow_agent.inference import compiled, slot, tensors, trial_load
+from edgeflow_agent.inference import compiled, engine, slot, tensors, trial_load
 from edgeflow_agent.runtime import sources
 from edgeflow_agent.runtime.serving import ServingThread
 
@@ -12,16 +12,24 @@ class Standalone:
     """One model, served from `start` to `stop`."""
 
     def __init__(self, config: AgentConfig, model: str) -> None:
+        engine.share_one_heap()
         source = sources.find(model, config)
         folder = compiled.folder(config.state_dir) if config.compile else None
-        # In a child first: a file that hangs or eats memory gives an error instead of a dead terminal.
-        trial_load.trial_load(
-            source.path,
-            threads=config.threads,
-            providers=config.providers,
-            compiled=folder,
-            digest=source.digest,
+        optimised = engine.compiled_graph(
+            source.path, providers=config.providers, compiled=folder, digest=source.digest
         )
+        # In a child first: a file that hangs or eats memory gives an error instead of a dead terminal. What
+        # has passed that has left its optimised form.
+        if optimised is None or not optimised.is_whole():
+            trial_load.trial_load(
+                source.path,
+                threads=config.threads,
+                providers=config.providers,
+                compiled=folder,
+                digest=source.digest,
+            )
+            if optimised is not None:
+                optimised.trust()
         serving = slot.load(
             source.path,
             model=source.model,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from edgeflow_agent.drift.bins import sturges_edges
 from edgeflow_agent.drift.measures import Measure, Statistic
 from edgeflow_agent.drift.statistics import measure
 from tests.drift import evidently
@@ -13,8 +14,8 @@ from tests.drift.test_accuracy import CASES, finite, rng
 
 WIDE = [name for name in CASES if np.unique(finite(name)[0]).size > 20]
 FEW = ["few values", "constant"]
-# A baseline whose own range is a thousand deviations wide has its values in a handful of fine bins.
-LOOSE = {"heavy tails": 12}
+# All of the window lies far beyond the bins, where only its ends and its sum are known.
+LOOSE = {"far": 0.03}
 
 
 def found(name: str) -> dict[Statistic, Measure]:
@@ -24,14 +25,14 @@ def found(name: str) -> dict[Statistic, Measure]:
 
 @pytest.mark.parametrize("name", WIDE)
 def test_over_evidentlys_bins(name: str) -> None:
-    made, samples, loose = found(name), CASES[name], LOOSE.get(name, 1)
+    made, samples, loose = found(name), CASES[name], LOOSE.get(name, 1e-3)
     assert made[Statistic.PSI_STURGES].approx
     expected = evidently.psi(*samples)
-    assert made[Statistic.PSI_STURGES].value == pytest.approx(expected, abs=0.01 * loose, rel=0.01)
+    assert made[Statistic.PSI_STURGES].value == pytest.approx(expected, abs=0.01, rel=loose)
     expected = evidently.kl_div(*samples)
-    assert made[Statistic.KL_NAT_STURGES].value == pytest.approx(expected, abs=0.005 * loose, rel=0.01)
+    assert made[Statistic.KL_NAT_STURGES].value == pytest.approx(expected, abs=0.005, rel=loose)
     expected = evidently.jensenshannon(*samples)
-    assert made[Statistic.JS_DISTANCE_NAT_STURGES].value == pytest.approx(expected, abs=0.005 * loose)
+    assert made[Statistic.JS_DISTANCE_NAT_STURGES].value == pytest.approx(expected, abs=0.005)
     seen = numeric(samples[0]).distribution
     assert seen is not None
     width = (seen.fine_high - seen.fine_low) / 1024 / max(seen.std, 0.001)
@@ -116,23 +117,21 @@ def test_more_categories_than_a_baseline_lists() -> None:
     assert feature.other > 0
     made = measure(words(feature, current))
     assert made[Statistic.JS_DISTANCE_NAT_CATEGORIES].approx
-    assert made[Statistic.JS_DISTANCE_NAT_CATEGORIES].value == pytest.approx(
-        evidently.jensenshannon(reference, current), abs=0.05
-    )
+    # Putting words together can only bring both sides closer.
+    found = made[Statistic.JS_DISTANCE_NAT_CATEGORIES].value
+    assert 0.1 < found < evidently.jensenshannon(reference, current)
 
 
 def test_integers_are_binned_as_float64() -> None:
     # Trap 6: NumPy makes bins of integers at least 1 wide, so the same numbers would give another index.
-    reference, current = rng(5).poisson(9, 5_000), rng(6).poisson(10, 900)
-    assert np.unique(reference).size > 20
-    both = np.concatenate((reference, current))
-    assert (
-        np.histogram_bin_edges(both, bins="sturges").size
-        != np.histogram_bin_edges(both * 1.0, "sturges").size
-    )
-    made = measure(window(numeric(reference), current))
-    as_floats = evidently.psi(reference.astype(np.float64), current.astype(np.float64))
-    assert made[Statistic.PSI_STURGES].value == pytest.approx(as_floats, abs=0.02)
+    numbers = rng(5).integers(0, 10, 5_000)
+    whole, parts = (np.histogram_bin_edges(side, bins="sturges") for side in (numbers, numbers * 1.0))
+    assert whole.size == 10
+    assert parts.size == 15
+    assert sturges_edges(0, 9, numbers.size).tolist() == parts.tolist()
+    made = measure(window(numeric(numbers), rng(6).integers(0, 9, 900).astype(np.int8)))
+    expected = evidently.psi(numbers, rng(6).integers(0, 9, 900))
+    assert made[Statistic.PSI_VALUES].value == pytest.approx(expected, rel=1e-12)
 
 
 def test_a_constant_is_measured_in_thousandths() -> None:
