@@ -15,9 +15,10 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import TypeVar
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -26,10 +27,12 @@ import mlflow
 import psutil
 
 from edgeflow_mlflow.api import records
-from tests.harness import BIN, Process, Server, until
+from tests.harness import BIN, Process, Server
 
 NAME = "net"
 _PATIENCE_S = 1800.0
+_LOOK_S = 2.0
+T = TypeVar("T")
 
 
 class Cost:
@@ -77,23 +80,34 @@ def simulated(server: Server, folder: Path, devices: int, token: str, *, bad: fl
     process = Process(words, folder, f"simulate-{bad:g}")
     process.start()
     try:
-        until(
+        wait(
             lambda: sum(item.connected for item in server.client.targets()) >= devices,
             f"{devices} devices: {process.text()[-2000:]}",
-            _PATIENCE_S,
         )
         yield
     finally:
         process.stop(60)
 
 
+def wait(condition: Callable[[], T], what: str) -> T:
+    """The first true value. Asked once in a while only: the answers are large, and the server is what is
+    measured."""
+    deadline = time.monotonic() + _PATIENCE_S
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            raise SystemExit(f"waited in vain for {what}")
+        time.sleep(_LOOK_S)
+    return value
+
+
 def follow(server: Server) -> records.RolloutProgress:
     """The newest rollout, when it has stopped."""
-    return until(
+    found = wait(
         lambda: found if (found := server.client.rollout(NAME)).state != "running" else None,
         "the rollout to stop",
-        _PATIENCE_S,
     )
+    assert found is not None
+    return found
 
 
 def quantile(values: Sequence[float], share: float) -> float:
@@ -184,8 +198,11 @@ def play(
             return last.state == "succeeded" and last.number == version
         print(f"  back: rollout {last.number} {last.state}")
         waves(last)
-        serving = {item.actual.version for item in server.client.targets()}
-        return shown.state == "failed" and last.state == "succeeded" and serving == {"1"}
+        wait(
+            lambda: {item.actual.version for item in server.client.targets()} == {"1"},
+            "every device to say that it serves version 1 again",
+        )
+        return shown.state == "failed" and last.state == "succeeded"
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from edgeflow_mlflow.services import lease, opening
 logger = logging.getLogger("edgeflow.hub")
 
 _LEASE_RETRY_S = 0.5
+_SWITCH_S = 0.0005
 LOCK_FILE = "hub.lock"  # in the data folder
 SETTING_EXIT = 78  # as sysexits.h: a setting is wrong, trying again helps nobody
 
@@ -59,6 +60,9 @@ def main() -> int:
     """Run until told to stop, or until another hub has taken over."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("alembic").setLevel(logging.WARNING)
+    # Whoever writes gives the interpreter away at each statement, and waits so long to get it back from the
+    # broker's thread, which is busy when many devices talk.
+    sys.setswitchinterval(_SWITCH_S)
     stop = threading.Event()
     # Written by the handler in C: Python code of the main thread does not run when the signal comes in the
     # instant before that thread begins to wait.
