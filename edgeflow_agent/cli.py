@@ -52,6 +52,9 @@ def _check_managed() -> None:
         )
 
 
+_STOPS = (signal.SIGTERM, signal.SIGINT)
+
+
 class _StopSignal:
     """SIGTERM and SIGINT from now on: taken before the start, so that no stop is ever unclean."""
 
@@ -60,13 +63,15 @@ class _StopSignal:
         # does not run when the signal comes in the instant before the thread begins to wait.
         self._come, self._note = os.pipe()
         os.set_blocking(self._note, False)
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in _STOPS:
             signal.signal(number, lambda _number, _frame: None)
         signal.set_wakeup_fd(self._note, warn_on_full_buffer=False)
 
     def wait(self) -> None:
-        """Return when one has come."""
+        """Return when one has come. Further ones change nothing, also while the interpreter ends."""
         os.read(self._come, 1)
+        for number in _STOPS:
+            signal.signal(number, signal.SIG_IGN)
 
 
 def _providers(_context: click.Context, _option: click.Parameter, text: str | None) -> tuple[str, ...] | None:

@@ -123,7 +123,7 @@ def from_record(feature: Feature, record: SketchRecord) -> Sketch:
         raise ValueError("it is of numbers, and the baseline has words")
     except ValueError as error:
         raise errors.ContractError(
-            f"the window of {feature.name[:100]!r} is refused: {error}", reason="window"
+            f"the window of {feature.name[:100]!r} is refused: {error}", reason="document"
         ) from error
 
 

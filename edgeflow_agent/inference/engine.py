@@ -52,7 +52,6 @@ _SEQUENCE_OUTPUTS = ("seq(map(", "seq(tensor(")
 Feed = Mapping[str, Any]
 
 
-_M_ARENA_MAX = -8  # of malloc.h
 _LARGEST_COMPILED = 1 << 30  # an optimised graph is one file, and protobuf holds little more in one
 
 
@@ -205,13 +204,6 @@ def zeros(inputs: Sequence[TensorSpec], *, batch: int = 1) -> dict[str, Any]:
         else:
             feed[spec.name] = np.zeros(shape, dtype=DTYPES[spec.dtype])
     return feed
-
-
-def share_one_heap() -> None:
-    """Let all threads of this process share one heap of glibc's, before there are any: with one for each,
-    what large bodies leave behind is kept several times."""
-    with contextlib.suppress(OSError, AttributeError):  # not glibc
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
 
 
 def trim_memory() -> None:

@@ -16,6 +16,7 @@ from edgeflow_agent.inference import engine
 from edgeflow_agent.inference.slot import Slot
 from edgeflow_agent.link.http import DeviceApi, Server
 from edgeflow_agent.link.mqtt import MqttLink
+from edgeflow_agent.runtime import process
 from edgeflow_agent.runtime.crash_guard import CrashGuard
 from edgeflow_agent.runtime.deployer import Deployer
 from edgeflow_agent.runtime.executor import Executor
@@ -63,7 +64,7 @@ class Agent:
 
     def start(self) -> None:
         """Open the state folder, serve what is on disk, and begin to talk to the server."""
-        engine.share_one_heap()
+        process.prepare()
         self._folder.open()
         try:
             self._compose()

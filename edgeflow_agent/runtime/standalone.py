@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edgeflow_agent.config import AgentConfig
 from edgeflow_agent.inference import compiled, engine, slot, tensors, trial_load
-from edgeflow_agent.runtime import sources
+from edgeflow_agent.runtime import process, sources
 from edgeflow_agent.runtime.serving import ServingThread
 
 
@@ -12,7 +12,7 @@ class Standalone:
     """One model, served from `start` to `stop`."""
 
     def __init__(self, config: AgentConfig, model: str) -> None:
-        engine.share_one_heap()
+        process.prepare()
         source = sources.find(model, config)
         folder = compiled.folder(config.state_dir) if config.compile else None
         optimised = engine.compiled_graph(

@@ -23,6 +23,7 @@ from edgeflow_mlflow.services import lease, opening
 
 logger = logging.getLogger("edgeflow.hub")
 
+_STOPS = (signal.SIGTERM, signal.SIGINT)
 _LEASE_RETRY_S = 0.5
 _SWITCH_S = 0.0005
 LOCK_FILE = "hub.lock"  # in the data folder
@@ -68,7 +69,7 @@ def main() -> int:
     # instant before that thread begins to wait.
     come, note = os.pipe()
     os.set_blocking(note, False)
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _STOPS:
         signal.signal(number, lambda _number, _frame: None)
     signal.set_wakeup_fd(note, warn_on_full_buffer=False)
     threading.Thread(target=_end_by_signal, args=(come, stop), name="edgeflow-signal", daemon=True).start()
@@ -94,6 +95,8 @@ def main() -> int:
     hub.start()
     logger.info("hub runs with fence %d", fence, extra={"action": "hub_started"})
     stop.wait()
+    for number in _STOPS:
+        signal.signal(number, signal.SIG_IGN)  # also while the interpreter ends
     hub.stop()
     return 0
 
