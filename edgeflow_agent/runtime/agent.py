@@ -171,12 +171,10 @@ class Agent:
     # What the parts ask about each other.
 
     def _previous_digest(self) -> str:
-        name = self._releases.previous()
-        if not name:
-            return ""
         try:
-            return self._releases.manifest(name).digest
-        except errors.StateError:
+            name = self._releases.previous()
+            return self._releases.manifest(name).digest if name else ""
+        except (errors.StateError, OSError):
             return ""
 
     def _generation(self) -> int:

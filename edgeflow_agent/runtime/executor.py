@@ -119,7 +119,7 @@ class Executor:
     def _forget_compiled(self) -> None:
         try:
             kept = [self._releases.manifest(name).digest for name in self.pointers() if name]
-        except errors.StateError:
+        except (errors.StateError, OSError):
             return  # a release is damaged: the next deployment clears up
         compiled.forget_all_but(compiled.folder(self._config.state_dir), kept)
 

@@ -48,10 +48,10 @@ def _from_disk(state_dir: Path) -> dict[str, Any]:
     if not (state_dir / "releases").is_dir():
         return {}
     store = ReleaseStore(state_dir, BlobStore(state_dir))
-    name = store.current()
     try:
+        name = store.current()
         manifest = store.manifest(name) if name else None
-    except errors.StateError:
+    except (errors.StateError, OSError):
         manifest = None
     if manifest is None:
         return {}
