@@ -74,9 +74,11 @@ class GroupCommit:
     def _together(self, group: list[_Change[object]]) -> list[_Change[object]]:
         """Those that are to be done again, each for itself."""
         again = []
+        is_open = False
         try:
             with self._write() as session:
                 _lock(session, {change.target_id for change in group})
+                is_open = True
                 for change in group:
                     try:
                         with session.begin_nested():
@@ -91,11 +93,12 @@ class GroupCommit:
             for change in group:
                 change.error = error
             return []
-        except Exception:  # noqa: BLE001 - it comes again, to whom it belongs
-            # One that spoils the transaction must not take the others with it.
+        except Exception as error:  # noqa: BLE001 - raised again in its own thread, or where it comes again
+            # A database that nobody gets hold of is no better for each alone. But one that spoils the
+            # transaction must not take the others with it.
             for change in group:
-                change.error = None
-            return group
+                change.error = None if is_open else error
+            return group if is_open else []
         return again
 
     def _alone(self, change: _Change[object]) -> None:

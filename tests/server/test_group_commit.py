@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 from sqlalchemy import select, text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm import Session
 
 from edgeflow_mlflow.db import models
@@ -181,6 +181,24 @@ def test_a_hub_that_lost_its_fence_writes_for_nobody(state: State, clock: Clock)
     assert state.database.change(NAMES[1], connects(NAMES[1])) == NAMES[1].upper()
     with state.database.read() as session:
         assert len(list(session.scalars(select(models.Target).where(models.Target.connected.is_(True))))) == 2
+
+
+def test_a_database_that_is_locked_is_waited_for_once(group: Group) -> None:
+    write, tries = group.write, []
+
+    @contextmanager
+    def locked() -> Iterator[Session]:
+        tries.append(1)
+        if len(tries) > 1:  # the slow first one gets in
+            raise OperationalError("BEGIN IMMEDIATE", {}, Exception("database is locked"))
+        with write() as session:
+            yield session
+
+    group.group = GroupCommit(locked, not_again=FenceLostError)
+    assert group.all({name: connects(name) for name in NAMES}) == {}
+    assert len(tries) == 2
+    assert {type(error) for error in group.raised.values()} == {OperationalError}
+    assert group.online() == []
 
 
 def test_many_threads_for_a_while_lose_nothing(state: State) -> None:
