@@ -15,7 +15,8 @@ QUANTILE_BINS = 256
 REFERENCE_VALUES = 1000
 DISCRETE_VALUES = 20
 CATEGORIES = 256
-# Readings beyond this are counted with the infinite ones.
+MARGIN = 0.25  # how far the fine bins go beyond the range, in parts of it
+# Beyond this a reading is no measurement, and squares of it would be no numbers: it counts as infinite.
 LARGEST = 1e100
 
 CONFIG: dict[str, float] = {
@@ -23,7 +24,7 @@ CONFIG: dict[str, float] = {
     "discrete_values": DISCRETE_VALUES,
     "fine_bins": FINE_BINS,
     "largest": LARGEST,
-    "margin": 0.25,
+    "margin": MARGIN,
     "quantile_bins": QUANTILE_BINS,
     "reference_values": REFERENCE_VALUES,
 }

@@ -6,7 +6,6 @@ only while both sides agree, so a change here is a new version of the format. Pu
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections import Counter
@@ -17,27 +16,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-FORMAT = 1
-FINE_BINS = 1024
-MARGIN = 0.25
-QUANTILE_BINS = 256
-REFERENCE_VALUES = 1000
-DISCRETE_VALUES = 20
-CATEGORIES = 256
-# Beyond this a reading is no measurement, and squares of it would no longer be numbers.
-LARGEST = 1e100
-
-CONFIG: dict[str, float] = {
-    "categories": CATEGORIES,
-    "discrete_values": DISCRETE_VALUES,
-    "fine_bins": FINE_BINS,
-    "largest": LARGEST,
-    "margin": MARGIN,
-    "quantile_bins": QUANTILE_BINS,
-    "reference_values": REFERENCE_VALUES,
-}
-
-Floats = npt.NDArray[np.float64]
+from edgeflow_agent.drift.baseline import (
+    CATEGORIES,
+    CONFIG,
+    CONFIG_SHA256,
+    DISCRETE_VALUES,
+    FORMAT,
+    LARGEST,
+    MARGIN,
+    QUANTILE_BINS,
+    REFERENCE_VALUES,
+)
+from edgeflow_agent.drift.bins import FINE_BINS, Floats
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,11 +43,10 @@ class Feature:
 
 def build(inputs: Iterable[Feature], outputs: Iterable[Feature] = ()) -> dict[str, Any]:
     """The baseline of these columns, as plain data."""
-    config = json.dumps(CONFIG, sort_keys=True, separators=(",", ":"))
     return {
         "format": FORMAT,
         "config": CONFIG,
-        "config_sha256": hashlib.sha256(config.encode()).hexdigest(),
+        "config_sha256": CONFIG_SHA256,
         "inputs": [describe(item) for item in inputs],
         "outputs": [describe(item) for item in outputs],
     }

@@ -30,11 +30,6 @@ FILE = json.loads(
 X, D, W, E = range(4)
 
 
-def test_the_constants_are_those_of_the_writer() -> None:
-    assert baseline.CONFIG == written.CONFIG
-    assert baseline.FORMAT == written.FORMAT
-
-
 def test_numbers_are_read() -> None:
     values = np.random.default_rng(1).normal(size=5_000)
     feature = numeric(np.append(values, [np.nan, np.inf, -1e200]))
