@@ -165,6 +165,38 @@ SETTINGS: tuple[Setting, ...] = (
         "Disk space for reports that the server has not stored.",
         minimum=0.01,
     ),
+    _setting(
+        "telemetry.window_s",
+        float,
+        0.0,
+        "Length of a window of telemetry; 0: what the deployment says (60 s).",
+        field="telemetry_window_s",
+        minimum=0,
+    ),
+    _setting(
+        "telemetry.cpu_share",
+        float,
+        0.005,
+        "Share of one core that looking at requests may take; 0: inputs and outputs are not looked at.",
+        field="telemetry_cpu_share",
+        minimum=0,
+    ),
+    _setting(
+        "telemetry.learn",
+        int,
+        2000,
+        "Rows from which a model without a baseline gets one on this device; 0: it gets none.",
+        field="telemetry_learn",
+        minimum=0,
+    ),
+    _setting(
+        "telemetry.spool_max_mb",
+        float,
+        32.0,
+        "Disk space for windows that the server has not stored; above it the oldest are dropped and counted.",
+        field="telemetry_spool_max_mb",
+        minimum=0.01,
+    ),
 )
 
 
@@ -203,6 +235,10 @@ class AgentConfig:
     max_model_mb: int = 4096
     keep_free_mb: int = 256
     spool_max_mb: float = 16.0
+    telemetry_window_s: float = 0.0
+    telemetry_cpu_share: float = 0.005
+    telemetry_learn: int = 2000
+    telemetry_spool_max_mb: float = 32.0
 
 
 def load(

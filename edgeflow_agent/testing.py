@@ -21,7 +21,7 @@ from typing import Any
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from edgeflow_agent.wire import documents, signing, tokens
+from edgeflow_agent.wire import documents, signing, telemetry, tokens
 from edgeflow_agent.wire.documents import (
     Action,
     DesiredDeployment,
@@ -32,6 +32,7 @@ from edgeflow_agent.wire.documents import (
     Report,
     Stored,
 )
+from edgeflow_agent.wire.telemetry import TelemetryWindow
 
 _FLEET = "testfleet"
 
@@ -67,6 +68,8 @@ class FakeServer:
         self.blobs: dict[str, bytes] = {}
         self.reports: list[Report] = []
         self.presence: list[Presence] = []
+        self.windows: list[TelemetryWindow] = []
+        self.baselines: dict[str, bytes] = {}
         self.requests: list[tuple[str, str, dict[str, str]]] = []
         self.enrolments: dict[str, str] = {}
         self.credential = tokens.format_credential(tokens.Credential("a" * 16, "b" * 64))
@@ -187,6 +190,15 @@ class FakeServer:
             if (report.boot, report.seq) not in self._known:
                 self._known.add((report.boot, report.seq))
                 self.reports.append(report)
+
+    def store_window(self, packed: bytes) -> Stored:
+        """Take a window, once."""
+        window = telemetry.unpack(packed)
+        with self.lock:
+            if (window.boot, window.seq) not in self._known:
+                self._known.add((window.boot, window.seq))
+                self.windows.append(window)
+        return Stored(boot=window.boot, seqs=(window.seq,))
 
     def forget(self) -> None:
         """Start over with an empty history."""
@@ -311,6 +323,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             stored = tuple(Stored(boot=item.boot, seqs=(item.seq,)) for item in request.reports)
             response = documents.ReportsResponse(stored=stored if outer.stores else ())
             self._send(200, documents.encode(response))
+        elif self.path == "/api/v1/device/telemetry":
+            sent = msgspec.json.decode(body, type=telemetry.TelemetryRequest)
+            kept = tuple(outer.store_window(packed) for packed in sent.windows) if outer.stores else ()
+            self._send(200, msgspec.json.encode(telemetry.TelemetryResponse(stored=kept)))
+        elif self.path == "/api/v1/device/baselines":
+            upload = msgspec.json.decode(body, type=telemetry.BaselineUpload)
+            outer.baselines[upload.digest] = upload.baseline
+            self._json(200, {})
         elif self.path == "/api/v1/device/rotate":
             self._rotate()
         else:

@@ -14,9 +14,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgeflow_agent.drift import build as baseline
+from edgeflow_agent.drift import features
+from edgeflow_agent.drift.baseline import Source
+from edgeflow_agent.drift.features import Described
 from edgeflow_agent.steps import FILE as STEPS
 from edgeflow_mlflow import declared_steps, errors
-from edgeflow_mlflow.domain import baseline
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +43,7 @@ class _Samples:
 
     example: Any
     columns: tuple[str, ...]
-    features: Sequence[baseline.Feature]
+    features: Sequence[Described]
     feeds: Arrays = field(default_factory=dict)
 
 
@@ -109,7 +112,7 @@ def log_model(
             "steps": STEPS if pipeline else "",
         }
         if prepared is not None:
-            built = baseline.build(prepared.features, _output_features(results, names))
+            built = baseline.build(prepared.features, features.of_outputs(_arrays(results), names))
             (Path(folder) / BASELINE).write_bytes(baseline.encode(built))
             files.append(str(Path(folder) / BASELINE))
         if pipeline is not None:
@@ -253,21 +256,20 @@ def _by_column(frame: Any, inputs: list[dict[str, Any]]) -> _Samples:
                 f"{len(names)}: leave out the target column"
             )
         feeds[inputs[0]["name"]] = _cast(frame.to_numpy(), inputs[0])
-        place = {name: {"input": inputs[0]["name"], "column": index} for index, name in enumerate(names)}
+        place = {name: Source(input=inputs[0]["name"], column=index) for index, name in enumerate(names)}
     elif {item["name"] for item in inputs} == set(names):
         for item in inputs:
             feeds[item["name"]] = _cast(frame[item["name"]].to_numpy().reshape(-1, 1), item)
-        place = {name: {"input": name, "column": 0} for name in names}
+        place = {name: Source(input=name, column=0) for name in names}
     else:
         raise errors.InvalidError(
             f"the model has the inputs {[item['name'] for item in inputs]}, the samples the columns "
             f"{list(names)}: pass samples as a dict of input name to array"
         )
-    features = [
-        baseline.Feature(name=name, values=_plain(frame.iloc[:, index]), source=place[name])
-        for index, name in enumerate(names)
+    described = [
+        Described(name, _plain(frame.iloc[:, index]), place[name]) for index, name in enumerate(names)
     ]
-    return _Samples(example=frame, columns=names, features=features, feeds=feeds)
+    return _Samples(example=frame, columns=names, features=described, feeds=feeds)
 
 
 def _plain(series: Any) -> npt.NDArray[Any]:
@@ -285,35 +287,10 @@ def _by_input(arrays: dict[str, npt.NDArray[Any]], inputs: list[dict[str, Any]])
         )
     if len({len(array) if array.ndim else 0 for array in arrays.values()} | {0}) != 2:
         raise errors.InvalidError("the samples are empty, or their inputs differ in length")
-    features: list[baseline.Feature] = []
-    for name, array in arrays.items():
-        features += _array_features(name, array)
+    described = [feature for name, array in arrays.items() for feature in features.of_input(name, array)]
     feeds = {name: _cast(array, wanted[name]) for name, array in arrays.items()}
     example: Any = feeds if len(feeds) > 1 else next(iter(feeds.values()))
-    return _Samples(example=example, columns=(), features=features, feeds=feeds)
-
-
-def _array_features(name: str, array: npt.NDArray[Any]) -> list[baseline.Feature]:
-    """One feature per column of a table, or per statistic of an image; other shapes have none."""
-    if array.ndim == 1:
-        array = array.reshape(-1, 1)
-    if array.ndim == 2:
-        return [
-            baseline.Feature(
-                name=f"{name}.{index}", values=array[:, index], source={"input": name, "column": index}
-            )
-            for index in range(array.shape[1])
-        ]
-    channels = [axis for axis in (1, 3) if array.ndim == 4 and array.shape[axis] in {1, 3, 4}]
-    if not channels or array.dtype.kind not in "iuf":
-        logger.warning(
-            "no baseline for the input %r of shape %s: it is neither a table nor images", name, array.shape
-        )
-        return []
-    return [
-        baseline.Feature(name=f"{name}.{word}", values=values, source={"input": name, "statistic": word})
-        for word, values in baseline.image_statistics(array, channels[0]).items()
-    ]
+    return _Samples(example=example, columns=(), features=described, feeds=feeds)
 
 
 def _cast(array: npt.NDArray[Any], item: dict[str, Any]) -> npt.NDArray[Any]:
@@ -373,25 +350,5 @@ def _typed(results: Arrays) -> dict[str, npt.NDArray[Any]]:
     }
 
 
-def _output_features(results: Arrays, labels: tuple[str, ...]) -> list[baseline.Feature]:
-    features = []
-    arrays = {name: np.asarray(array) for name, array in results.items()}
-    has_class = any(array.ndim == 1 and array.dtype.kind in "OUSib" for array in arrays.values())
-    for name, array in arrays.items():
-        found: dict[str, npt.NDArray[Any]] = {}
-        flat = array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
-        if flat.ndim == 1 and flat.dtype.kind in "OUSib":
-            found["class"] = np.array([str(value) for value in flat.tolist()], dtype=object)
-        elif flat.ndim == 1 and flat.dtype.kind == "f":
-            found["value"] = flat
-        elif flat.ndim == 2 and flat.dtype.kind == "f" and flat.shape[1] > 1:
-            if not has_class:
-                best = flat.argmax(axis=1)
-                words = [labels[index] if index < len(labels) else str(index) for index in best.tolist()]
-                found["class"] = np.array(words, dtype=object)
-            found |= baseline.score_statistics(flat)
-        features += [
-            baseline.Feature(name=f"{name}.{word}", values=values, source={"output": name, "statistic": word})
-            for word, values in found.items()
-        ]
-    return features
+def _arrays(results: Arrays) -> dict[str, npt.NDArray[Any]]:
+    return {name: np.asarray(array) for name, array in results.items()}

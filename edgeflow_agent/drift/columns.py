@@ -30,7 +30,7 @@ def numbers(values: Column) -> Floats:
 
 def words(values: Column) -> list[str]:
     """The text of each value that is not missing, as the baseline writes it."""
-    return [_text(value) for value in values if not _missing(value)]
+    return [text(value) for value in values if not is_missing(value)]
 
 
 def _number(value: Any) -> float:
@@ -44,7 +44,8 @@ def _number(value: Any) -> float:
         return math.nan
 
 
-def _text(value: Any) -> str:
+def text(value: Any) -> str:
+    """A value that is no number, as the baseline writes it."""
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
     if isinstance(value, (bool, np.bool_)):
@@ -53,7 +54,8 @@ def _text(value: Any) -> str:
     return str(value).encode("utf-8", "replace").decode()
 
 
-def _missing(value: Any) -> bool:
+def is_missing(value: Any) -> bool:
+    """Whether there is no value: None, NaN, NaT, NA."""
     # NaN, NaT and pandas' NA differ from themselves, or refuse to say.
     if value is None:
         return True

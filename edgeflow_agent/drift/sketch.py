@@ -179,6 +179,17 @@ def empty(feature: Feature) -> Sketch:
     return NumericSketch(feature) if isinstance(feature, Numeric) else CategoricalSketch(feature)
 
 
+def merge(total: Sketch, added: Sketch) -> None:
+    """Add what the second holds to the first. Raise ContractError when they are of different baselines."""
+    match total, added:
+        case NumericSketch(), NumericSketch():
+            total.merge(added)
+        case CategoricalSketch(), CategoricalSketch():
+            total.merge(added)
+        case _:
+            raise _other_baseline(total.feature.name, added.feature.name)
+
+
 def cells_of(finite: Floats, seen: Distribution) -> tuple[Ints, Ints, Ints, Ints]:
     """For each finite value its fine cell, its quantile cell, and its cells among the discrete values and
     the reference points (of no meaning where the baseline has none)."""

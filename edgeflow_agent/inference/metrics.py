@@ -7,12 +7,40 @@ import resource
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
+from edgeflow_agent.drift.verdict import Status
+from edgeflow_agent.inference.drift_view import DriftView
 from edgeflow_agent.inference.slot import Slot
+from edgeflow_agent.wire.telemetry import LATENCY_BUCKETS as BUCKETS
 
-BUCKETS = (0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 STATUSES = ("ok", "bad_input", "rejected", "no_model", "deadline", "error")
+_SPOOLS = {
+    "edgeflow_spool_pending": ("gauge", "Reports that the server has not confirmed."),
+    "edgeflow_spool_dropped_total": ("counter", "Reports that were dropped for lack of room."),
+    "edgeflow_telemetry_spool_pending": ("gauge", "Windows of telemetry that the server has not confirmed."),
+    "edgeflow_telemetry_spool_dropped_total": (
+        "counter",
+        "Windows of telemetry that were dropped for lack of room.",
+    ),
+}
 _ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
+
+
+class Counted(NamedTuple):
+    """What was counted up to a moment: requests by status, answers per bucket, and their seconds."""
+
+    requests: dict[str, int]
+    buckets: tuple[int, ...]
+    seconds: float
+
+    def since(self, before: Counted) -> Counted:
+        """What came in between."""
+        return Counted(
+            {status: count - before.requests[status] for status, count in self.requests.items()},
+            tuple(now - then for now, then in zip(self.buckets, before.buckets, strict=True)),
+            max(self.seconds - before.seconds, 0.0),
+        )
 
 
 class Metrics:
@@ -21,6 +49,7 @@ class Metrics:
     def __init__(self) -> None:
         self.requests = dict.fromkeys(STATUSES, 0)
         self.active = 0
+        self.peak = 0  # the most of them at once, until somebody sets it back
         self._counts = [0] * (len(BUCKETS) + 1)
         self._sum = 0.0
         self._cpu = (time.process_time(), time.monotonic())
@@ -31,7 +60,11 @@ class Metrics:
         self._counts[bisect.bisect_left(BUCKETS, seconds)] += 1
         self._sum += seconds
 
-    def render(self, slot: Slot, extra: Callable[[], Mapping[str, float]]) -> str:
+    def counted(self) -> Counted:
+        """What was counted up to now; may be called from any thread."""
+        return Counted(dict(self.requests), tuple(self._counts), self._sum)
+
+    def render(self, slot: Slot, extra: Callable[[], Mapping[str, float]], drift: DriftView) -> str:
         """The whole page; `extra` gives further values by metric name."""
         lines: list[str] = []
 
@@ -62,7 +95,7 @@ class Metrics:
             histogram | {"_sum": self._sum, "_count": total},
         )
         metric(
-            "edgeflow_inference_memory_rss_bytes", "gauge", "Resident memory of the agent.", {"": _resident()}
+            "edgeflow_inference_memory_rss_bytes", "gauge", "Resident memory of the agent.", {"": resident()}
         )
         metric(
             "edgeflow_inference_cpu_usage_ratio",
@@ -93,19 +126,28 @@ class Metrics:
             "How often another model took over.",
             {"": slot.swaps},
         )
-        values = {"edgeflow_spool_pending": 0.0, "edgeflow_spool_dropped_total": 0.0, **extra()}
-        metric(
-            "edgeflow_spool_pending",
-            "gauge",
-            "Reports that the server has not confirmed.",
-            {"": values["edgeflow_spool_pending"]},
-        )
-        metric(
-            "edgeflow_spool_dropped_total",
-            "counter",
-            "Reports that were dropped for lack of room.",
-            {"": values["edgeflow_spool_dropped_total"]},
-        )
+        if drift.baseline:
+            metric(
+                "edgeflow_drift_alarm",
+                "gauge",
+                "Whether a feature has drifted from its baseline in most of its newest judgements.",
+                {
+                    f'{{feature="{item.verdict.feature.translate(_ESCAPES)}"}}': float(item.alarm)
+                    for item in drift.standings
+                },
+            )
+            metric(
+                "edgeflow_drift_features",
+                "gauge",
+                "Features by their newest judgement.",
+                {
+                    f'{{status="{status}"}}': sum(item.verdict.status == status for item in drift.standings)
+                    for status in Status
+                },
+            )
+        values = extra()
+        for name, (kind, text) in _SPOOLS.items():
+            metric(name, kind, text, {"": values.get(name, 0.0)})
         return "\n".join(lines) + "\n"
 
     def _cpu_usage(self) -> float:
@@ -118,6 +160,7 @@ def _number(value: float) -> str:
     return repr(float(value)) if value != int(value) else str(int(value))
 
 
-def _resident() -> int:
+def resident() -> int:
+    """Bytes of memory that this process holds."""
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     return pages * resource.getpagesize()

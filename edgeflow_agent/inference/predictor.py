@@ -10,6 +10,8 @@ import math
 import os
 import threading
 import time
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 
@@ -17,6 +19,7 @@ from edgeflow_agent import errors
 from edgeflow_agent.inference import compression, engine, finite
 from edgeflow_agent.inference.messages import Deliver, Request, Response
 from edgeflow_agent.inference.metrics import Metrics
+from edgeflow_agent.inference.observing import Observer
 from edgeflow_agent.inference.protocols.asked import Read
 from edgeflow_agent.inference.refusals import refusal, refused
 from edgeflow_agent.inference.slot import Serving, Slot
@@ -38,6 +41,8 @@ class _Outcome(msgspec.Struct, frozen=True, gc=False):
     failed: bool = False
     own_s: float = 0.0  # the run without waiting for other threads
     non_finite: bool = False  # on trial: the outputs hold a NaN or an infinity
+    feed: Mapping[str, Any] | None = None  # what the model took and gave, when it did
+    outputs: Sequence[Any] = ()
 
 
 class _Call(msgspec.Struct, frozen=True, gc=False):
@@ -118,6 +123,7 @@ class Predictor:
         self,
         slot: Slot,
         metrics: Metrics,
+        observer: Observer,
         *,
         timeout_s: float = 30.0,
         queue: int = 64,
@@ -126,6 +132,7 @@ class Predictor:
     ) -> None:
         self._slot = slot
         self._metrics = metrics
+        self._observer = observer
         self._timeout_s = timeout_s
         self._queue = queue
         self._max_body = max_body
@@ -185,6 +192,7 @@ class Predictor:
         waiting = _Waiting(call, deliver, loop.time() + self._timeout_s)
         self._in_threads += 1
         self._metrics.active += 1
+        self._metrics.peak = max(self._metrics.peak, self._metrics.active)
         call.serving.stats.active += 1
         self._late.append(waiting)
         if self._alarm is None:
@@ -229,6 +237,8 @@ class Predictor:
             call.serving.stats.ran(
                 outcome.run_s, own_s=own_s, failed=outcome.failed, non_finite=outcome.non_finite
             )
+            if outcome.feed is not None:
+                self._observer.take(call.serving, outcome.feed, outcome.outputs)
         self._metrics.answered(outcome.status, time.perf_counter() - call.begin)
         return outcome.response
 
@@ -252,7 +262,9 @@ def _answer(call: _Call, handle: engine.RunHandle, *, in_worker: bool) -> _Outco
         if b"accept-encoding" in request.headers:
             response = compression.packed(response, request.headers[b"accept-encoding"])
         non_finite = serving.stats.on_trial and not finite.all_finite(outputs)
-        return _Outcome(response, "ok", run_s, own_s=own_s, non_finite=non_finite)
+        return _Outcome(
+            response, "ok", run_s, own_s=own_s, non_finite=non_finite, feed=asked.feed, outputs=outputs
+        )
     except errors.InputError as error:
         return _Outcome(refused(request.path, error), "bad_input", -1.0)
     except engine.RunTerminatedError as error:

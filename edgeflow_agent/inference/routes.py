@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from edgeflow_agent import version
+from edgeflow_agent.inference.drift_view import DriftView
 from edgeflow_agent.inference.messages import TEXT, Deliver, Request, Response
 from edgeflow_agent.inference.metrics import Metrics
 from edgeflow_agent.inference.predictor import Predictor
@@ -39,12 +40,14 @@ class Routes:
         metrics: Metrics,
         *,
         extra_metrics: Callable[[], Mapping[str, float]] = dict,
+        drift: Callable[[], DriftView] = DriftView,
         previous_digest: Callable[[], str] = str,
     ) -> None:
         self._slot = slot
         self._predictor = predictor
         self._metrics = metrics
         self._extra_metrics = extra_metrics
+        self._drift = drift
         self._previous_digest = previous_digest
         self._infer = self._inference(natural.read)
         self._table: dict[bytes, dict[bytes, Handler]] = {
@@ -116,12 +119,13 @@ class Routes:
                 "loaded_at": serving.loaded_at,
                 "previous": self._previous_digest(),
                 "interface": documents.to_builtins(serving.interface),
+                "drift": self._drift().page(),
             }
         )
 
     def metrics(self) -> Response:
         """Counters for Prometheus."""
-        text = self._metrics.render(self._slot, self._extra_metrics)
+        text = self._metrics.render(self._slot, self._extra_metrics, self._drift())
         return Response(200, text.encode(), _METRICS_TYPE)
 
     async def predict(self, body: bytes) -> Response:

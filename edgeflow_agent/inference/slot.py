@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -75,6 +75,8 @@ class Serving:
     load_s: float = 0.0
     stats: Stats = dataclasses.field(default_factory=lambda: Stats(_UNKNOWN_RUN_S))
     steps: steps.Pipeline | None = None
+    folder: Path | None = None  # of the graph
+    window_s: float = 60.0  # how long a window of telemetry is
 
     @functools.cached_property
     def quick_decode(self) -> quick.Decode:
@@ -101,6 +103,7 @@ def load(
     execution: str = "",
     generation: int = 0,
     release: str = "",
+    window_s: float = 60.0,
 ) -> Serving:
     """Load and warm up a model that is not yet to serve. `threads` and `providers` are what `runtime` leaves
     to the device, `compiled` is a folder for its optimised form. Its steps are the `steps.json` beside it.
@@ -133,6 +136,8 @@ def load(
         load_s=time.perf_counter() - begin,
         stats=Stats(run_s),
         steps=declared_steps,
+        folder=path.parent,
+        window_s=window_s,
     )
 
 
@@ -161,22 +166,27 @@ class Slot:
         self.current: Serving | None = None
         self.previous: Serving | None = None
         self.swaps = 0
+        self.on_change: Callable[[], None] = lambda: None
+        """Called when another model answers, in the thread that made it so."""
 
     def swap(self, candidate: Serving) -> None:
         """Let `candidate` answer from the next request on."""
         self.previous, self.current = self.current, candidate
         self.swaps += 1
+        self.on_change()
 
     def revert(self, replacement: Serving | None) -> None:
         """Let `replacement` (None: nothing) answer instead of the model on trial."""
         retired = self.current
         self.current, self.previous = replacement, None
         self.swaps += 1
+        self.on_change()
         drain(retired)
 
     def rename(self, renamed: Serving) -> None:
         """The same model under another deployment's names."""
         self.current = renamed
+        self.on_change()
 
     def release_previous(self, timeout_s: float = 30.0) -> None:
         """Let the old model go once its last request is answered."""
@@ -189,6 +199,7 @@ class Slot:
         """Answer nothing more."""
         retired = self.current
         self.current = self.previous = None
+        self.on_change()
         drain(retired)
         del retired
         engine.trim_memory()

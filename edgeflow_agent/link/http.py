@@ -19,6 +19,7 @@ import msgspec
 
 from edgeflow_agent import errors, version
 from edgeflow_agent.wire import documents
+from edgeflow_agent.wire.telemetry import BaselineUpload, TelemetryRequest, TelemetryResponse
 
 logger = logging.getLogger(__name__)
 
@@ -111,6 +112,18 @@ class DeviceApi:
         """Hand over reports and presence; the answer names what is stored."""
         answer = self._call("POST", "/api/v1/device/reports", documents.encode(request))
         return documents.decode(documents.ReportsResponse, answer.body)
+
+    def telemetry(self, request: TelemetryRequest) -> TelemetryResponse:
+        """Hand over windows; the answer names what is stored and what never will be."""
+        answer = self._call("POST", "/api/v1/device/telemetry", msgspec.json.encode(request))
+        try:
+            return msgspec.json.decode(answer.body, type=TelemetryResponse)
+        except msgspec.MsgspecError as error:
+            raise errors.TransferError(f"the server's answer on telemetry cannot be read: {error}") from error
+
+    def baseline(self, upload: BaselineUpload) -> None:
+        """Hand over a baseline that this device has made itself."""
+        self._call("POST", "/api/v1/device/baselines", msgspec.json.encode(upload))
 
     def rotate(self) -> str:
         """A new credential; the old one dies at the first use of the new one."""

@@ -17,6 +17,7 @@ from edgeflow_agent.inference.slot import Slot
 from edgeflow_agent.link.http import DeviceApi, Server
 from edgeflow_agent.link.mqtt import MqttLink
 from edgeflow_agent.runtime import process
+from edgeflow_agent.runtime.collecting import Collector
 from edgeflow_agent.runtime.crash_guard import CrashGuard
 from edgeflow_agent.runtime.deployer import Deployer
 from edgeflow_agent.runtime.executor import Executor
@@ -27,13 +28,15 @@ from edgeflow_agent.runtime.reporting import Reporter
 from edgeflow_agent.runtime.rotation import Rotation
 from edgeflow_agent.runtime.rpc import Rpc
 from edgeflow_agent.runtime.serving import ServingThread
+from edgeflow_agent.runtime.window_keeper import WindowKeeper
+from edgeflow_agent.store import spool
 from edgeflow_agent.store.blobs import BlobStore
 from edgeflow_agent.store.folder import StateFolder
 from edgeflow_agent.store.identity import CurrentIdentity, IdentityFile
 from edgeflow_agent.store.journal import Entry, Journal, highest_generation
+from edgeflow_agent.store.learned import LearnedBaselines
 from edgeflow_agent.store.lives import LivesFile
 from edgeflow_agent.store.releases import ReleaseStore
-from edgeflow_agent.store.spool import Spool
 from edgeflow_agent.wire import documents, topics
 from edgeflow_agent.wire.documents import Presence, PresenceKind, Session
 
@@ -79,6 +82,7 @@ class Agent:
             raise
         self._running = True
         self._deployer.start()
+        self._collector.start()
         self._forwarder.start()
         if self.config.mqtt not in ("", "off"):
             self._use_broker(self.config.mqtt)
@@ -114,11 +118,13 @@ class Agent:
         self._folder.withdraw()
         self._poller.stop()
         self._deployer.stop()
+        self._collector.stop()
         self._forwarder.stop()
         if self._link is not None:
             self._link.stop()
         self._serving.stop()
         self._spool.close()
+        self._windows.close()
         self._folder.close()
 
     def _compose(self) -> None:
@@ -126,10 +132,16 @@ class Agent:
         self._identity = _enrolled(IdentityFile(root), config)
         url = config.server_url or self._identity.now.server_url
         self._server = Server(url, ca_file=config.ca_file, timeout_s=config.link_timeout_s)
-        self._spool = Spool(root / "spool.db", max_bytes=int(config.spool_max_mb * _MIB))
+        self._spool = spool.of_reports(root / "spool.db", max_bytes=int(config.spool_max_mb * _MIB))
+        self._windows = spool.of_windows(
+            root / "telemetry.db", max_bytes=int(config.telemetry_spool_max_mb * _MIB)
+        )
+        learned = LearnedBaselines(root / "learned")
         blobs = BlobStore(root)
         self._releases = ReleaseStore(root, blobs)
-        self._forwarder = Forwarder(self._spool, self._api, self._presence, resend_s=config.resend_s)
+        self._forwarder = Forwarder(
+            self._spool, self._windows, learned, self._api, self._presence, resend_s=config.resend_s
+        )
         reporter = Reporter(self._spool, self._forwarder.wake)
 
         self._guard = CrashGuard(LivesFile(root), self._releases, reporter)
@@ -158,7 +170,19 @@ class Agent:
         self._deployer.on_expired = self._poller.forget_etag
         self._inbox = Inbox(self._identity, reporter, self._deployer.offer, self._poller.want_trust)
         self._serving = ServingThread(
-            config, self.slot, extra_metrics=self._spool_metrics, previous_digest=self._previous_digest
+            config,
+            self.slot,
+            extra_metrics=self._spool_metrics,
+            drift=lambda: self._collector.drift(),
+            previous_digest=self._previous_digest,
+        )
+        self._collector = Collector(
+            config,
+            self.slot,
+            self._serving.metrics,
+            self._serving.observer,
+            WindowKeeper(self._windows, self._forwarder.wake),
+            learned=learned,
         )
         self._rpc = Rpc(self._serving, self._spool, root, self._facts)
 
@@ -184,6 +208,8 @@ class Agent:
         return {
             "edgeflow_spool_pending": float(self._spool.pending_count),
             "edgeflow_spool_dropped_total": float(self._spool.dropped),
+            "edgeflow_telemetry_spool_pending": float(self._windows.pending_count),
+            "edgeflow_telemetry_spool_dropped_total": float(self._windows.dropped),
         }
 
     def _presence(self, kind: PresenceKind) -> Presence:

@@ -232,6 +232,7 @@ class Executor:
             execution=deployment.execution,
             generation=manifest.generation,
             release=name,
+            window_s=deployment.monitor.window_s,
         )
 
     def _ask(self, entry: Entry, interruption: Interruption) -> None:
@@ -304,6 +305,7 @@ class Executor:
                 execution=deployment.execution,
                 generation=entry.generation,
                 runtime=deployment.runtime,
+                window_s=deployment.monitor.window_s,
                 loaded_at=datetime.now(UTC),
             )
         )

@@ -1,6 +1,7 @@
-"""The thread that brings reports and presence to the server: over MQTT when it is there, else by HTTP.
+"""The thread that brings reports, telemetry and presence to the server: over MQTT when it is there, else by
+HTTP.
 
-A report leaves the spool only when the server says that it is stored.
+A record leaves the spool only when the server says that it is stored.
 """
 
 from __future__ import annotations
@@ -17,11 +18,14 @@ from edgeflow_agent import errors
 from edgeflow_agent.core import backoff
 from edgeflow_agent.link.http import DeviceApi
 from edgeflow_agent.link.mqtt import MqttLink
+from edgeflow_agent.runtime.outlet import Outlet
 from edgeflow_agent.runtime.turns import Turns
+from edgeflow_agent.store.learned import LearnedBaselines
 from edgeflow_agent.store.spool import Spool
-from edgeflow_agent.wire import documents
+from edgeflow_agent.wire import documents, telemetry
 from edgeflow_agent.wire.documents import Presence, PresenceKind, Report, ReportsRequest, Stored
 from edgeflow_agent.wire.states import State
+from edgeflow_agent.wire.telemetry import BaselineUpload, TelemetryRequest, TelemetryWindow
 from edgeflow_agent.wire.topics import Kind
 
 logger = logging.getLogger(__name__)
@@ -29,45 +33,36 @@ logger = logging.getLogger(__name__)
 _HTTP_BATCH = 25
 _MAX_BACKOFF_S = 60.0
 _REVOKED_RETRY_S = 60.0
-# Every so many sends over MQTT that nobody confirms, one goes over HTTP: whoever should store the report
-# may not be listening there.
-_SENDS_BEFORE_HTTP = 2
+_WINDOWS_BATCH = 10
+_WINDOWS_BYTES = 512 * 1024  # in one request
+# A server of before there was telemetry may be updated some day.
+_NO_TELEMETRY_S = 600.0
 _GOODBYE_WAIT_S = 1.0
 # Answers that say that the message itself is at fault.
 _NEVER = (400, 413, 422)
 
 
-class _Sent:
-    """When a report was last sent, and how often."""
-
-    __slots__ = ("at", "times")
-
-    def __init__(self) -> None:
-        self.at = float("-inf")
-        self.times = 0
-
-
-_NEVER_SENT = _Sent()
-
-
 class Forwarder:
-    """Empties the spool. `stored`, `connected` and `wake` may be called from any thread."""
+    """Empties the spools. `stored`, `connected` and `wake` may be called from any thread."""
 
     def __init__(
         self,
-        spool: Spool,
+        reports: Spool[Report],
+        windows: Spool[TelemetryWindow],
+        learned: LearnedBaselines,
         api: Callable[[], DeviceApi],
         presence: Callable[[PresenceKind], Presence],
         *,
         resend_s: float,
     ) -> None:
-        self._spool = spool
+        self._reports = Outlet(reports, resend_s=resend_s)
+        self._windows = Outlet(windows, resend_s=resend_s)
+        self._learned = learned
         self._api = api
         self._presence = presence
         self._resend_s = resend_s
         self.heartbeat_s = 15.0
         self.link: MqttLink | None = None
-        self._sent: dict[int, _Sent] = {}
         self._confirmed: collections.deque[Stored] = collections.deque(maxlen=1000)
         self._birth = True
         # The MQTT session in which this device was last introduced.
@@ -76,6 +71,8 @@ class Forwarder:
         self._http_at = float("-inf")  # not before
         self._http_failures = 0
         self._http_batch = _HTTP_BATCH
+        self._windows_batch = _WINDOWS_BATCH
+        self._windows_at = float("-inf")  # not before
         self._last_error = ""
         self._turns = Turns("forwarder", self._turn_safely, at_end=self._goodbye)
 
@@ -103,8 +100,8 @@ class Forwarder:
 
     def connected(self) -> None:
         """MQTT is up (again): introduce the device, and send anew what nobody confirmed."""
-        for sent in list(self._sent.values()):
-            sent.at = float("-inf")
+        self._reports.send_again()
+        self._windows.send_again()
         self._turns.wake()
 
     def stored(self, stored: Stored) -> None:
@@ -128,16 +125,16 @@ class Forwarder:
         if link is not None and link.connected:
             self._over_mqtt(link)
             self._over_http(presence_due=False, unheard=True)
+            self._windows_over_http(unheard=True)
         else:
             self._over_http(presence_due=self._heartbeat_due())
+            self._windows_over_http()
         self._forget_confirmed()
         return self._pause()
 
     def _pause(self) -> float:
         now = time.monotonic()
-        due = [self._heartbeat_at + self.heartbeat_s]
-        if self._spool.pending_count:
-            due.append(min((sent.at for sent in self._sent.values()), default=now) + self._resend_s)
+        due = [self._heartbeat_at + self.heartbeat_s, self._reports.due_at(now), self._windows.due_at(now)]
         link = self.link
         if link is None or not link.connected:
             due = [max(min(due), self._http_at)]
@@ -149,35 +146,8 @@ class Forwarder:
     def _forget_confirmed(self) -> None:
         while self._confirmed:
             stored = self._confirmed.popleft()
-            self._spool.stored(stored)
-            if stored.boot == self._spool.boot:
-                for seq in stored.seqs:
-                    self._sent.pop(seq, None)
-
-    def _due(self, limit: int, *, unheard: bool | None = None) -> list[Report]:
-        """The oldest reports that were never sent, or so long ago that they may be lost; with `unheard`
-        only those whose turn it is to go over HTTP although MQTT is there, or only the others."""
-        now = time.monotonic()
-        reports = self._spool.pending(limit=limit + len(self._sent))
-        # What the spool dropped for lack of room is waited for no longer.
-        waiting = {report.seq for report in reports}
-        oldest = reports[0].seq if reports else 0
-        for seq in [seq for seq in self._sent if seq < oldest or (not reports and seq not in waiting)]:
-            del self._sent[seq]
-        due = [
-            report
-            for report in reports
-            if (sent := self._sent.get(report.seq, _NEVER_SENT)).at + self._resend_s <= now
-            and unheard in (None, sent.times % (_SENDS_BEFORE_HTTP + 1) == _SENDS_BEFORE_HTTP)
-        ]
-        return due[:limit]
-
-    def _mark(self, reports: list[Report]) -> None:
-        now = time.monotonic()
-        for report in reports:
-            sent = self._sent.setdefault(report.seq, _Sent())
-            sent.at = now
-            sent.times += 1
+            self._reports.stored(stored)
+            self._windows.stored(stored)
 
     def _over_mqtt(self, link: MqttLink) -> None:
         session = (link, link.session)
@@ -190,17 +160,21 @@ class Forwarder:
         room = link.room()
         if room <= 0:
             return
-        for report in self._due(room, unheard=False):
+        for report in self._reports.due(room, unheard=False):
             ack = report.state in (State.ACCEPTED, State.REJECTED)
             if not link.publish(Kind.ACK if ack else Kind.STATUS, documents.encode(report)):
                 return
-            self._mark([report])
+            self._reports.mark([report])
+        for window in self._windows.due(min(link.room(), _WINDOWS_BATCH), unheard=False):
+            if not link.publish(Kind.TELEMETRY, telemetry.pack(window)):
+                return
+            self._windows.mark([window])
 
     def _over_http(self, *, presence_due: bool, unheard: bool | None = None) -> None:
         if time.monotonic() < self._http_at:
             return
         while not self._turns.stopping.is_set():
-            reports = self._due(self._http_batch, unheard=unheard)
+            reports = self._reports.due(self._http_batch, unheard=unheard)
             if not reports and not presence_due:
                 return
             kind = PresenceKind.BIRTH if self._birth else PresenceKind.HEARTBEAT
@@ -215,10 +189,10 @@ class Forwarder:
                     continue  # exchanged meanwhile: this answer says nothing
                 self._isolate(error, reports)
                 if unheard:
-                    self._mark(reports)  # the next turn is MQTT's again
+                    self._reports.mark(reports)  # the next turn is MQTT's again
                 self._http_failed(error)
                 return
-            self._mark(reports)
+            self._reports.mark(reports)
             self._http_failures, self._http_batch, self._last_error = 0, _HTTP_BATCH, ""
             if presence_due:
                 self._birth = False
@@ -234,7 +208,59 @@ class Forwarder:
         self._http_batch = 1
         if len(reports) == 1:
             logger.error("the server refuses report %d for good; it is dropped", reports[0].seq)
-            self._spool.drop(reports[0].seq)
+            self._reports.drop(reports[0].seq)
+
+    def _windows_over_http(self, *, unheard: bool | None = None) -> None:
+        while not self._turns.stopping.is_set():
+            now = time.monotonic()
+            if now < max(self._http_at, self._windows_at):
+                return
+            windows = _that_fit(self._windows.due(self._windows_batch, unheard=unheard))
+            if not windows:
+                return
+            try:
+                self._send_learned()
+                response = self._api().telemetry(
+                    TelemetryRequest(windows=tuple(map(telemetry.pack, windows)))
+                )
+            except errors.EdgeflowError as error:
+                self._windows_failed(error, windows)
+                if unheard:
+                    self._windows.mark(windows)  # the next turn is MQTT's again
+                return
+            self._windows.mark(windows)
+            self._windows_batch = _WINDOWS_BATCH
+            for stored in response.stored:
+                self._windows.stored(stored)
+            for number, why in response.refused.items():
+                if number.isdecimal() and int(number) < len(windows):
+                    logger.error("the server refuses a window of telemetry for good; it is dropped: %s", why)
+                    self._windows.drop(windows[int(number)].seq)
+
+    def _send_learned(self) -> None:
+        """Before windows that are counted against it."""
+        for digest, content in self._learned.unsent():
+            try:
+                self._api().baseline(BaselineUpload(digest=digest, baseline=content))
+            except errors.TransferError as error:
+                if error.status not in _NEVER:
+                    raise
+                logger.error("the server refuses a learned baseline for good: %s", error)
+            self._learned.sent(digest)
+
+    def _windows_failed(self, error: errors.EdgeflowError, windows: list[TelemetryWindow]) -> None:
+        status = error.status if isinstance(error, errors.TransferError) else 0
+        if status == 404:
+            self._windows_at = time.monotonic() + _NO_TELEMETRY_S
+            logger.warning("this server takes no telemetry; windows wait")
+            return
+        if status in _NEVER:
+            self._windows_batch = 1
+            if len(windows) == 1:
+                logger.error("the server refuses a window of telemetry for good; it is dropped: %s", error)
+                self._windows.drop(windows[0].seq)
+                return
+        self._http_failed(error)
 
     def _http_failed(self, error: errors.EdgeflowError) -> None:
         self._http_failures += 1
@@ -256,9 +282,21 @@ class Forwarder:
                 self._over_mqtt(link)
                 link.publish(Kind.PRESENCE, documents.encode(presence), wait_s=_GOODBYE_WAIT_S)
             elif not self._http_failures:
-                reports = tuple(self._spool.pending(limit=_HTTP_BATCH))
+                reports = tuple(self._reports.spool.pending(limit=_HTTP_BATCH))
                 response = self._api().reports(ReportsRequest(presence=presence, reports=reports))
                 for stored in response.stored:
-                    self._spool.stored(stored)
+                    self._reports.stored(stored)
         except (errors.EdgeflowError, msgspec.MsgspecError, OSError) as error:
             logger.info("the server does not hear the goodbye: %s", error)
+
+
+def _that_fit(windows: list[TelemetryWindow]) -> list[TelemetryWindow]:
+    """The first of them, as many as one request holds."""
+    size = 0
+    found: list[TelemetryWindow] = []
+    for window in windows:
+        size += len(telemetry.pack(window))
+        if found and size > _WINDOWS_BYTES:
+            break
+        found.append(window)
+    return found

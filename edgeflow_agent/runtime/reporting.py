@@ -28,7 +28,7 @@ _ENOUGH_WAITING = 100
 class Reporter:
     """Where every report begins. Thread-safe."""
 
-    def __init__(self, spool: Spool, on_new: Callable[[], None]) -> None:
+    def __init__(self, spool: Spool[Report], on_new: Callable[[], None]) -> None:
         self._spool = spool
         self._on_new = on_new
         self._lock = threading.Lock()

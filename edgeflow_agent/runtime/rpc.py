@@ -20,7 +20,7 @@ from edgeflow_agent.inference.refusals import refusal
 from edgeflow_agent.runtime.serving import ServingThread
 from edgeflow_agent.store.spool import Spool
 from edgeflow_agent.wire import documents
-from edgeflow_agent.wire.documents import RpcRequest, RpcResponse
+from edgeflow_agent.wire.documents import Report, RpcRequest, RpcResponse
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ class Rpc:
     def __init__(
         self,
         serving: ServingThread,
-        spool: Spool,
+        spool: Spool[Report],
         state_dir: Path,
         facts: Callable[[], dict[str, Any]],
     ) -> None:

@@ -11,9 +11,11 @@ from collections.abc import Callable, Mapping
 
 from edgeflow_agent.config import AgentConfig
 from edgeflow_agent.inference import http
+from edgeflow_agent.inference.drift_view import DriftView
 from edgeflow_agent.inference.http_reader import Limits
 from edgeflow_agent.inference.messages import Response
 from edgeflow_agent.inference.metrics import Metrics
+from edgeflow_agent.inference.observing import Observer
 from edgeflow_agent.inference.predictor import Predictor
 from edgeflow_agent.inference.routes import Routes
 from edgeflow_agent.inference.slot import Slot
@@ -32,6 +34,7 @@ class ServingThread:
         slot: Slot,
         *,
         extra_metrics: Callable[[], Mapping[str, float]] = dict,
+        drift: Callable[[], DriftView] = DriftView,
         previous_digest: Callable[[], str] = str,
     ) -> None:
         self._config = config
@@ -45,7 +48,10 @@ class ServingThread:
             logger.warning(
                 "anybody who reaches %s can ask this model: serve.host is not loopback", config.host
             )
+        self.metrics = Metrics()
+        self.observer = Observer()
         self._extra_metrics = extra_metrics
+        self._drift = drift
         self._previous_digest = previous_digest
         self._loop: asyncio.AbstractEventLoop | None = None
         self._routes: Routes | None = None
@@ -92,10 +98,10 @@ class ServingThread:
 
     async def _serve(self) -> None:
         config = self._config
-        metrics = Metrics()
         predictor = Predictor(
             self._slot,
-            metrics,
+            self.metrics,
+            self.observer,
             timeout_s=config.timeout_s,
             queue=config.queue,
             max_concurrent=config.max_concurrent,
@@ -104,8 +110,9 @@ class ServingThread:
         self._routes = Routes(
             self._slot,
             predictor,
-            metrics,
+            self.metrics,
             extra_metrics=self._extra_metrics,
+            drift=self._drift,
             previous_digest=self._previous_digest,
         )
         limits = Limits(

@@ -5,7 +5,9 @@ from __future__ import annotations
 from edgeflow_agent.config import AgentConfig
 from edgeflow_agent.inference import compiled, engine, slot, tensors, trial_load
 from edgeflow_agent.runtime import process, sources
+from edgeflow_agent.runtime.collecting import Collector
 from edgeflow_agent.runtime.serving import ServingThread
+from edgeflow_agent.store.learned import LearnedBaselines
 
 
 class Standalone:
@@ -41,7 +43,15 @@ class Standalone:
         )
         self._slot = slot.Slot()
         self._slot.swap(serving)
-        self._serving = ServingThread(config, self._slot)
+        self._serving = ServingThread(config, self._slot, drift=lambda: self._collector.drift())
+        self._collector = Collector(
+            config,
+            self._slot,
+            self._serving.metrics,
+            self._serving.observer,
+            lambda _window: None,  # nobody to send it to: drift is told here
+            learned=LearnedBaselines(config.state_dir / "learned"),
+        )
         self.url = self._serving.url
         self.model = source.model
         self.providers = serving.engine.providers
@@ -52,6 +62,7 @@ class Standalone:
     def start(self) -> None:
         """Begin to answer."""
         self._serving.start()
+        self._collector.start()
 
     def alive(self) -> bool:
         """Whether requests can still be answered."""
@@ -59,4 +70,5 @@ class Standalone:
 
     def stop(self) -> None:
         """Answer what was asked, then end."""
+        self._collector.stop()
         self._serving.stop()

@@ -1,25 +1,30 @@
-"""Reports that the server has not confirmed as stored, in SQLite, bounded, with every loss counted."""
+"""What the server has not confirmed as stored, in SQLite, bounded, with every loss counted."""
 
 from __future__ import annotations
 
 import collections
 import contextlib
+import functools
 import logging
 import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import msgspec
 
 from edgeflow_agent import errors
 from edgeflow_agent.store import crashpoints
-from edgeflow_agent.wire import documents
+from edgeflow_agent.wire import documents, telemetry
 from edgeflow_agent.wire.documents import Report, Stored
+from edgeflow_agent.wire.telemetry import TelemetryWindow
 
 logger = logging.getLogger(__name__)
+
+Record = TypeVar("Record", Report, TelemetryWindow)
 
 _MOST_REFUSED = 100
 _SCHEMA = """
@@ -28,23 +33,38 @@ CREATE TABLE IF NOT EXISTS report (seq INTEGER PRIMARY KEY AUTOINCREMENT, payloa
 """
 
 
-class Spool:
-    """A queue of reports. `boot` is random and as old as the file: together with the ever-rising `seq` it
-    names a report once and for all. Where the disk cannot be written, the queue is kept in memory."""
+class Spool(Generic[Record]):
+    """A queue of records. `boot` is random and as old as the file: together with the ever-rising `seq` it
+    names a record once and for all. Where the disk cannot be written, the queue is kept in memory.
 
-    def __init__(self, path: Path, *, max_bytes: int) -> None:
+    `encode` gives a record's bytes, `decode` the record again or ContractError; `what` is the word for one.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        max_bytes: int,
+        what: str,
+        encode: Callable[[Record], bytes],
+        decode: Callable[[bytes], Record],
+    ) -> None:
         self._path = path
         self._max_bytes = max_bytes
+        self._what = what
+        self._encode: Callable[[Record], bytes] = encode
+        self._decode: Callable[[bytes], Record] = decode
         self._lock = threading.Lock()
         try:
             self._connection = self._open_file()
         except sqlite3.OperationalError as error:
             # Nothing is wrong with the file, and serving goes before reporting.
             logger.error(
-                "%s cannot be written (%s); make room on the disk. Until the next start, reports are kept in "
+                "%s cannot be written (%s); make room on the disk. Until the next start, each %s is kept in "
                 "memory only",
                 path,
                 error,
+                what,
             )
             self._connection = self._open(":memory:")
         self.boot = self._meta("boot")
@@ -54,11 +74,11 @@ class Spool:
         self._bytes: int
         self._count, self._bytes = row.fetchone()
         # What the disk would not take, in this order, to be tried again.
-        self._refused: collections.deque[Report] = collections.deque()
+        self._refused: collections.deque[Record] = collections.deque()
 
     @property
     def pending_count(self) -> int:
-        """How many reports the server has not confirmed."""
+        """How many records the server has not confirmed."""
         return self._count + len(self._refused)
 
     def _open_file(self) -> sqlite3.Connection:
@@ -97,17 +117,17 @@ class Spool:
         row = self._connection.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
         return "" if row is None else str(row[0])
 
-    def add(self, report: Report) -> None:
-        """Keep a report and give it its number; the oldest ones go when there is no room.
+    def add(self, record: Record) -> None:
+        """Keep a record and give it its number; the oldest ones go when there is no room.
 
-        Raise sqlite3.Error when the disk does not take it. It is tried again then, with the next report and
+        Raise sqlite3.Error when the disk does not take it. It is tried again then, with the next one and
         whenever `pending` is asked, until this process ends.
         """
         with self._lock:
             if len(self._refused) == _MOST_REFUSED:
                 self._refused.popleft()
                 self.dropped += 1
-            self._refused.append(report)
+            self._refused.append(record)
             self._keep_refused()
         crashpoints.reach("spool.after_commit")
 
@@ -116,11 +136,11 @@ class Spool:
             self._keep(self._refused[0])
             self._refused.popleft()
 
-    def _keep(self, report: Report) -> None:
+    def _keep(self, record: Record) -> None:
         with self._change():
             cursor = self._connection.execute("INSERT INTO report (payload) VALUES (x'')")
             seq = int(cursor.lastrowid or 0)
-            payload = documents.encode(msgspec.structs.replace(report, boot=self.boot, seq=seq))
+            payload = self._encode(msgspec.structs.replace(record, boot=self.boot, seq=seq))
             self._connection.execute("UPDATE report SET payload = ? WHERE seq = ?", (payload, seq))
             count, size = self._count + 1, self._bytes + len(payload)
             count, size, dropped = self._make_room(count, size, newest=seq)
@@ -156,22 +176,22 @@ class Spool:
             )
         return count, size, dropped
 
-    def pending(self, *, after: int = 0, limit: int = 100) -> list[Report]:
-        """The oldest reports above number `after`. An unreadable one is dropped and counted."""
+    def pending(self, *, after: int = 0, limit: int = 100) -> list[Record]:
+        """The oldest records above number `after`. An unreadable one is dropped and counted."""
         with self._lock:
             with contextlib.suppress(sqlite3.Error):
                 self._keep_refused()
             rows = self._connection.execute(
                 "SELECT seq, payload FROM report WHERE seq > ? ORDER BY seq LIMIT ?", (after, limit)
             ).fetchall()
-        reports = []
+        records = []
         for seq, payload in rows:
             try:
-                reports.append(documents.decode(Report, payload))
+                records.append(self._decode(payload))
             except errors.ContractError as error:
-                logger.error("report %d in the spool is unreadable and dropped: %s", seq, error)
+                logger.error("%s %d in the spool is unreadable and dropped: %s", self._what, seq, error)
                 self.drop(seq)
-        return reports
+        return records
 
     def stored(self, stored: Stored) -> int:
         """The server has these for good: let them go. Returns how many went."""
@@ -180,7 +200,7 @@ class Spool:
         return self._delete(list(stored.seqs), dropped=0)
 
     def drop(self, seq: int) -> None:
-        """Give up a report, and count it."""
+        """Give up a record, and count it."""
         self._delete([seq], dropped=1)
 
     def _delete(self, seqs: list[int], *, dropped: int) -> int:
@@ -204,3 +224,19 @@ class Spool:
         """Release the file."""
         with self._lock:
             self._connection.close()
+
+
+def of_reports(path: Path, *, max_bytes: int) -> Spool[Report]:
+    """The spool of reports."""
+    return Spool(
+        path,
+        max_bytes=max_bytes,
+        what="report",
+        encode=documents.encode,
+        decode=functools.partial(documents.decode, Report),
+    )
+
+
+def of_windows(path: Path, *, max_bytes: int) -> Spool[TelemetryWindow]:
+    """The spool of windows of telemetry."""
+    return Spool(path, max_bytes=max_bytes, what="window", encode=telemetry.pack, decode=telemetry.unpack)

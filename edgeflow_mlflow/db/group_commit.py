@@ -28,6 +28,10 @@ class _Change(Generic[T]):
         self.target_id = target_id
         self.work = work
         self.over = False
+        # Released when this change is done, or when its thread is to lead the next group. A bare lock: with
+        # many threads, waking each through anything in Python takes as long as the commit.
+        self.turn = threading.Lock()
+        self.turn.acquire()
         self.result: T | None = None
         self.error: BaseException | None = None
 
@@ -44,7 +48,8 @@ class GroupCommit:
         self._write = write
         self._not_again = not_again
         self._waiting: deque[_Change[object]] = deque()
-        self._turn = threading.Lock()
+        self._lock = threading.Lock()
+        self._is_led = False
 
     def commit(self, target_id: str, work: Callable[[Session], T]) -> T:
         """Run `work` with its target locked; return what it returned when that is committed.
@@ -53,14 +58,31 @@ class GroupCommit:
         change nothing but rows.
         """
         mine = _Change(target_id, work)
-        self._waiting.append(cast("_Change[object]", mine))
-        while not mine.over:
-            with self._turn:
-                if not mine.over:
-                    self._carry_out([self._waiting.popleft() for _ in range(min(_MOST, len(self._waiting)))])
+        with self._lock:
+            self._waiting.append(cast("_Change[object]", mine))
+            leads, self._is_led = not self._is_led, True
+        if not leads:
+            mine.turn.acquire()
+        if not mine.over:
+            self._lead()
         if mine.error is not None:
             raise mine.error
         return cast("T", mine.result)
+
+    def _lead(self) -> None:
+        """Carry out those who wait, this thread's own change first, and leave what came meanwhile to the
+        first of those."""
+        with self._lock:
+            group = [self._waiting.popleft() for _ in range(min(_MOST, len(self._waiting)))]
+        try:
+            self._carry_out(group)
+        finally:
+            with self._lock:
+                self._is_led = bool(self._waiting)
+                if self._waiting:
+                    self._waiting[0].turn.release()
+            for change in group[1:]:
+                change.turn.release()
 
     def _carry_out(self, group: list[_Change[object]]) -> None:
         try:

@@ -21,7 +21,7 @@ from edgeflow_agent.store import crashpoints
 from edgeflow_agent.store.blobs import BlobStore
 from edgeflow_agent.store.lives import LivesFile
 from edgeflow_agent.store.releases import ReleaseStore
-from edgeflow_agent.store.spool import Spool
+from edgeflow_agent.store.spool import of_reports
 from edgeflow_agent.testing import FakeServer
 from edgeflow_agent.wire.documents import Action, DesiredDeployment, Trial
 from tests.agent.conftest import enrol, linear, request, settings, wait_for
@@ -92,7 +92,7 @@ def story(server: FakeServer, point: str) -> Story:
 
 def kill_in_the_past(state_dir: Path, times: int) -> None:
     """As if the agent had died so often just now, while what is committed served."""
-    spool = Spool(state_dir / "spool.db", max_bytes=10**6)
+    spool = of_reports(state_dir / "spool.db", max_bytes=10**6)
     guard = CrashGuard(
         LivesFile(state_dir),
         ReleaseStore(state_dir, BlobStore(state_dir)),

@@ -28,7 +28,7 @@ from edgeflow_agent.store.blobs import BlobStore
 from edgeflow_agent.store.journal import Journal, Record
 from edgeflow_agent.store.lives import LivesFile
 from edgeflow_agent.store.releases import Manifest, ReleaseStore
-from edgeflow_agent.store.spool import Spool
+from edgeflow_agent.store.spool import of_reports
 from edgeflow_agent.testing import FakeServer, file_ref
 from edgeflow_agent.wire import documents
 from edgeflow_agent.wire.documents import Action, DesiredDeployment, Trial
@@ -183,7 +183,7 @@ class Judge:
     def __init__(self, life: Recorded, place: Path) -> None:
         self._life = life
         self._place = place
-        self._spool = Spool(place.parent / "spool.db", max_bytes=10**9)
+        self._spool = of_reports(place.parent / "spool.db", max_bytes=10**9)
         self._known: dict[tuple[Tree, Promised], str] = {}
         self.judged = 0
 

@@ -19,7 +19,7 @@ from edgeflow_agent.store.blobs import BlobStore
 from edgeflow_agent.store.folder import StateFolder
 from edgeflow_agent.store.journal import Entry, Journal, Record
 from edgeflow_agent.store.releases import Manifest, ReleaseStore, folder_name
-from edgeflow_agent.store.spool import Spool
+from edgeflow_agent.store.spool import of_reports
 from edgeflow_agent.testing import file_ref
 from edgeflow_agent.wire import documents
 from edgeflow_agent.wire.documents import Action, DesiredDeployment, Report, Stored
@@ -39,7 +39,7 @@ class SpoolMachine(RuleBasedStateMachine):
 
         self.folder = tempfile.TemporaryDirectory()
         self.path = Path(self.folder.name) / "spool.db"
-        self.spool = Spool(self.path, max_bytes=4000)
+        self.spool = of_reports(self.path, max_bytes=4000)
         self.boot = self.spool.boot
         self.added = 0
         self.stored = 0
@@ -66,7 +66,7 @@ class SpoolMachine(RuleBasedStateMachine):
     @rule()
     def restart(self) -> None:
         self.spool.close()
-        self.spool = Spool(self.path, max_bytes=4000)
+        self.spool = of_reports(self.path, max_bytes=4000)
         assert self.spool.boot == self.boot
 
     @invariant()
@@ -87,7 +87,7 @@ TestSpool.settings = hypothesis_settings(max_examples=15, stateful_step_count=15
 
 
 def test_one_report_larger_than_the_spool_is_still_kept(tmp_path: Path) -> None:
-    spool = Spool(tmp_path / "s.db", max_bytes=100)
+    spool = of_reports(tmp_path / "s.db", max_bytes=100)
     for _ in range(3):
         spool.add(report("x" * 500))
     assert (len(spool.pending()), spool.dropped) == (1, 2)
@@ -97,7 +97,7 @@ def test_one_report_larger_than_the_spool_is_still_kept(tmp_path: Path) -> None:
 def test_a_spool_that_cannot_be_written_is_kept_in_memory_and_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "s.db"
     path.mkdir()  # as good as a full disk, for a user who may write everywhere
-    spool = Spool(path, max_bytes=10**6)
+    spool = of_reports(path, max_bytes=10**6)
     spool.add(report())
     (numbered,) = spool.pending()
     assert spool.stored(Stored(boot=spool.boot, seqs=(numbered.seq,))) == 1
@@ -106,7 +106,7 @@ def test_a_spool_that_cannot_be_written_is_kept_in_memory_and_left_alone(tmp_pat
 
 
 def test_what_the_disk_would_not_take_is_tried_again_in_its_order(tmp_path: Path) -> None:
-    spool = Spool(tmp_path / "s.db", max_bytes=10**6)
+    spool = of_reports(tmp_path / "s.db", max_bytes=10**6)
     spool._connection.execute("PRAGMA query_only = ON")
     for text in ("one", "two"):
         with pytest.raises(sqlite3.OperationalError):
@@ -128,9 +128,9 @@ def test_what_the_disk_would_not_take_is_tried_again_in_its_order(tmp_path: Path
 
 def test_an_acknowledged_report_survives_kill_9(tmp_path: Path) -> None:
     code = (
-        "import itertools, sys; from pathlib import Path; from edgeflow_agent.store.spool import Spool\n"
+        "import itertools, sys; from pathlib import Path; from edgeflow_agent.store.spool import of_reports\n"
         "from edgeflow_agent.wire.documents import Report\n"
-        "spool = Spool(Path(sys.argv[1]), max_bytes=10**9)\n"
+        "spool = of_reports(Path(sys.argv[1]), max_bytes=10**9)\n"
         "for number in itertools.count(1):\n"
         "    spool.add(Report(boot='', seq=0, execution='e', generation=1, state='deployed'))\n"
         "    print(number, flush=True)\n"
@@ -144,7 +144,7 @@ def test_an_acknowledged_report_survives_kill_9(tmp_path: Path) -> None:
             process.stdout.readline()
         process.kill()
         last = max([50, *(int(line) for line in process.stdout.read().split("\n")[:-1])])
-    spool = Spool(path, max_bytes=10**9)
+    spool = of_reports(path, max_bytes=10**9)
     assert [item.seq for item in spool.pending(limit=10**6)][:last] == list(range(1, last + 1))
     spool.close()
 

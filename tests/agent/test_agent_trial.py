@@ -18,7 +18,7 @@ from edgeflow_agent.runtime import watching
 from edgeflow_agent.runtime.agent import Agent
 from edgeflow_agent.runtime.reporting import Reporter
 from edgeflow_agent.store.journal import Entry, Journal
-from edgeflow_agent.store.spool import Spool
+from edgeflow_agent.store.spool import of_reports
 from edgeflow_agent.testing import FakeServer
 from edgeflow_agent.wire.documents import Action, DesiredDeployment, Trial, TrialFigures
 from edgeflow_agent.wire.states import State
@@ -165,7 +165,7 @@ def test_a_full_disk_does_not_end_a_trial(
 
 
 def test_news_of_progress_does_not_push_reports_out_of_the_spool(tmp_path: Path) -> None:
-    spool = Spool(tmp_path / "spool.db", max_bytes=10**6)
+    spool = of_reports(tmp_path / "spool.db", max_bytes=10**6)
     reporter = Reporter(spool, lambda: None)
     deployment = DesiredDeployment(id="d", execution="e", name="n", action=Action.HOLD)
     entry = Entry(deployment=deployment, generation=1, key="k", work=Work.HOLD, state=State.TRIAL)

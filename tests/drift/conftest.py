@@ -7,16 +7,15 @@ from typing import Any
 import numpy as np
 
 from edgeflow_agent.drift import baseline_file, sketch
+from edgeflow_agent.drift import build as written
 from edgeflow_agent.drift.baseline import Categorical, Numeric
+from edgeflow_agent.drift.features import Described
 from edgeflow_agent.drift.sketch import CategoricalSketch, NumericSketch
-from edgeflow_mlflow.domain import baseline as written
 
 
 def content(**columns: Any) -> bytes:
     """The baseline file of these input columns."""
-    return written.encode(
-        written.build([written.Feature(name=name, values=values) for name, values in columns.items()])
-    )
+    return written.encode(written.build([Described(name, values) for name, values in columns.items()]))
 
 
 def numeric(values: Any) -> Numeric:

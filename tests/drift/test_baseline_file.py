@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 
 from edgeflow_agent import errors
 from edgeflow_agent.drift import baseline, baseline_file
-from edgeflow_mlflow.domain import baseline as written
+from edgeflow_agent.drift import build as written
+from edgeflow_agent.drift.baseline import Source
+from edgeflow_agent.drift.features import Described
 from tests.drift.conftest import categorical, content, numeric
 
 FILE = json.loads(
@@ -69,8 +71,8 @@ def test_where_a_feature_comes_from() -> None:
     data = content(x=[1.0])
     parsed = baseline_file.parse(data)
     assert parsed.digest == hashlib.sha256(data).hexdigest()
-    top = written.Feature(name="y.top", values=[0.5], source={"output": "y", "statistic": "top"})
-    column = written.Feature(name="age", values=[0.5], source={"input": "x", "column": 3})
+    top = Described("y.top", [0.5], Source(output="y", statistic="top"))
+    column = Described("age", [0.5], Source(input="x", column=3))
     both = baseline_file.parse(written.encode(written.build([column], [top])))
     assert both.inputs[0].source == baseline.Source(input="x", column=3)
     assert both.outputs[0].source == baseline.Source(output="y", statistic="top")

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from edgeflow_agent import errors
 from edgeflow_agent.drift import bins
+from edgeflow_agent.drift import build as written
 from edgeflow_agent.drift.record import to_record
 from edgeflow_agent.drift.sketch import NumericSketch
-from edgeflow_mlflow.domain import baseline as written
 from tests.drift.conftest import categorical, numeric, window, words
 
 RNG = np.random.default_rng(7)

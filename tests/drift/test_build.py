@@ -13,13 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage, stats
 
-from edgeflow_mlflow.domain import baseline
+from edgeflow_agent.drift import build as baseline
+from edgeflow_agent.drift import columns, features
+from edgeflow_agent.drift.features import Described
 
 numbers = st.lists(st.one_of(st.floats(allow_nan=True, width=64), st.integers(-5, 5)), max_size=300)
 
 
 def numeric(values: Any) -> dict[str, Any]:
-    return baseline.describe(baseline.Feature(name="x", values=np.asarray(values, dtype=np.float64)))
+    return baseline.describe(Described(name="x", values=np.asarray(values, dtype=np.float64)))
 
 
 def test_moments_and_quantiles_are_numpys() -> None:
@@ -99,7 +101,7 @@ def test_counts_add_up_whatever_comes(values: list[float]) -> None:
     edges = entry["quantiles"]["edges"]
     assert edges == sorted(set(edges))
     assert (edges[0], edges[-1]) == (entry["min"], entry["max"])
-    baseline.encode(baseline.build([baseline.Feature(name="x", values=np.array(values))]))
+    baseline.encode(baseline.build([Described(name="x", values=np.array(values))]))
 
 
 @given(
@@ -108,18 +110,18 @@ def test_counts_add_up_whatever_comes(values: list[float]) -> None:
 def test_categories_are_a_counter(values: list[Any]) -> None:
     column = np.empty(len(values), dtype=object)
     column[:] = values
-    entry = baseline.describe(baseline.Feature(name="c", values=column))
+    entry = baseline.describe(Described(name="c", values=column))
     assert entry["kind"] == "categorical"
     assert entry["missing"] == values.count(None)
     counted = dict(zip(entry["categories"]["value"], entry["categories"]["count"], strict=True))
-    expected = Counter(baseline._text(value) for value in values if value is not None)
+    expected = Counter(columns.text(value) for value in values if value is not None)
     assert counted == expected
-    baseline.encode(baseline.build([baseline.Feature(name="c", values=column)]))
+    baseline.encode(baseline.build([Described(name="c", values=column)]))
 
 
 def test_categories_are_capped_and_the_rest_is_counted() -> None:
     values = [f"c{number:04d}" for number in range(300) for _ in range(1 + (number < 10))]
-    entry = baseline.describe(baseline.Feature(name="c", values=np.array(values)))
+    entry = baseline.describe(Described(name="c", values=np.array(values)))
     assert len(entry["categories"]["value"]) == 256
     assert entry["categories"]["value"][:11] == [f"c{number:04d}" for number in range(11)]
     assert entry["other"] == 44
@@ -128,17 +130,17 @@ def test_categories_are_capped_and_the_rest_is_counted() -> None:
 
 def test_numbers_among_objects_are_numbers() -> None:
     column = np.array([1, 2.5, None, np.nan, 10**400], dtype=object)
-    entry = baseline.describe(baseline.Feature(name="x", values=column))
+    entry = baseline.describe(Described(name="x", values=column))
     assert (entry["kind"], entry["missing"], entry["inf"], entry["mean"]) == ("numeric", 2, 1, 1.75)
-    mixed = baseline.describe(baseline.Feature(name="x", values=np.array([1, "a"], dtype=object)))
+    mixed = baseline.describe(Described(name="x", values=np.array([1, "a"], dtype=object)))
     assert mixed["kind"] == "categorical"
 
 
 def test_the_same_samples_give_the_same_bytes_in_any_order() -> None:
     rng = np.random.default_rng(3)
     values = rng.normal(size=3_000)
-    once = baseline.encode(baseline.build([baseline.Feature(name="x", values=values)]))
-    again = baseline.encode(baseline.build([baseline.Feature(name="x", values=rng.permutation(values))]))
+    once = baseline.encode(baseline.build([Described(name="x", values=values)]))
+    again = baseline.encode(baseline.build([Described(name="x", values=rng.permutation(values))]))
     assert once == again
     assert once.endswith(b"}\n")
     # Another hash means other bins: a new version of the format.
@@ -150,24 +152,24 @@ def test_the_same_samples_give_the_same_bytes_in_any_order() -> None:
 
 def test_image_statistics_are_numpys_and_scipys() -> None:
     images = np.random.default_rng(4).uniform(0, 255, size=(5, 3, 8, 9)).astype(np.float32)
-    scalars = baseline.image_statistics(images, 1)
+    scalars = features.image_statistics(images, 1)
     assert scalars["mean.1"] == pytest.approx(images[:, 1].astype(np.float64).mean(axis=(1, 2)))
     assert scalars["std.2"] == pytest.approx(images[:, 2].astype(np.float64).std(axis=(1, 2)))
     grey = images.astype(np.float64).mean(axis=1)
     for index, image in enumerate(grey):
         inner = ndimage.laplace(image)[1:-1, 1:-1]
         assert scalars["sharpness"][index] == pytest.approx(inner.var())
-    turned = baseline.image_statistics(np.moveaxis(images, 1, 3), 3)
+    turned = features.image_statistics(np.moveaxis(images, 1, 3), 3)
     assert turned.keys() == scalars.keys()
     assert all(turned[name] == pytest.approx(scalars[name]) for name in scalars)
 
 
 def test_score_statistics() -> None:
     scores = np.array([[0.2, 0.7, 0.1], [0.5, 0.5, 0.0]])
-    assert baseline.score_statistics(scores)["top"] == pytest.approx([0.7, 0.5])
-    assert baseline.score_statistics(scores)["margin"] == pytest.approx([0.5, 0.0])
+    assert features.score_statistics(scores)["top"] == pytest.approx([0.7, 0.5])
+    assert features.score_statistics(scores)["margin"] == pytest.approx([0.5, 0.0])
 
 
 def test_a_table_is_no_feature() -> None:
     with pytest.raises(ValueError, match="one column"):
-        baseline.describe(baseline.Feature(name="x", values=np.zeros((2, 2))))
+        baseline.describe(Described(name="x", values=np.zeros((2, 2))))

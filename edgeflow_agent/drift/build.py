@@ -1,4 +1,4 @@
-"""What a model saw in training, as counts that a window of telemetry can be held against.
+"""Making a baseline: what a model saw, as counts that a window of telemetry can be held against.
 
 The format is fixed in `docs/baseline.md`: devices count into exactly these bins, and statistics are exact
 only while both sides agree, so a change here is a new version of the format. Pure: arrays in, JSON out.
@@ -10,7 +10,6 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -26,22 +25,14 @@ from edgeflow_agent.drift.baseline import (
     MARGIN,
     QUANTILE_BINS,
     REFERENCE_VALUES,
+    Source,
 )
 from edgeflow_agent.drift.bins import FINE_BINS, Floats
+from edgeflow_agent.drift.columns import is_missing, text
+from edgeflow_agent.drift.features import Described
 
 
-@dataclass(frozen=True, kw_only=True)
-class Feature:
-    """One column of samples. `source` says how a device computes the same number from a request:
-    `{"input": name, "column": index}`, `{"input": name, "statistic": word}` or
-    `{"output": name, "statistic": word}`."""
-
-    name: str
-    values: Any
-    source: Mapping[str, str | int] = field(default_factory=dict)
-
-
-def build(inputs: Iterable[Feature], outputs: Iterable[Feature] = ()) -> dict[str, Any]:
+def build(inputs: Iterable[Described], outputs: Iterable[Described] = ()) -> dict[str, Any]:
     """The baseline of these columns, as plain data."""
     return {
         "format": FORMAT,
@@ -58,7 +49,7 @@ def encode(baseline: Mapping[str, Any]) -> bytes:
     return text.encode() + b"\n"
 
 
-def describe(feature: Feature) -> dict[str, Any]:
+def describe(feature: Described) -> dict[str, Any]:
     """The entry of one column: numeric where its values are numbers, categorical otherwise."""
     values = np.asarray(feature.values)
     if values.ndim != 1:
@@ -66,7 +57,7 @@ def describe(feature: Feature) -> dict[str, Any]:
             f"the feature {feature.name!r} must be one column, not an array of {values.ndim} axes"
         )
     numbers = _numbers(values)
-    head: dict[str, Any] = {"name": feature.name, "source": dict(feature.source), "n": int(values.size)}
+    head: dict[str, Any] = {"name": feature.name, "source": _source(feature.source), "n": int(values.size)}
     return head | (_categorical(values) if numbers is None else _numeric(numbers))
 
 
@@ -84,29 +75,10 @@ def fine_index(values: Floats, low: float, high: float) -> npt.NDArray[np.int64]
     return np.clip(scaled, 0, FINE_BINS - 1).astype(np.int64)
 
 
-def image_statistics(batch: npt.NDArray[Any], channel_axis: int) -> dict[str, Floats]:
-    """Scalars per image of a batch of four axes: mean and std of each channel, and one sharpness.
-
-    Sharpness is the variance of the four-neighbour Laplacian of the mean over channels.
-    """
-    images = np.moveaxis(np.asarray(batch, dtype=np.float64), channel_axis, 1)
-    scalars: dict[str, Floats] = {}
-    for channel in range(images.shape[1]):
-        plane = images[:, channel]
-        scalars[f"mean.{channel}"] = plane.mean(axis=(1, 2))
-        scalars[f"std.{channel}"] = plane.std(axis=(1, 2))
-    grey = images.mean(axis=1)
-    if min(grey.shape[1:]) >= 3:
-        middle = grey[:, 1:-1, 1:-1]
-        around = grey[:, :-2, 1:-1] + grey[:, 2:, 1:-1] + grey[:, 1:-1, :-2] + grey[:, 1:-1, 2:]
-        scalars["sharpness"] = (around - 4 * middle).var(axis=(1, 2))
-    return scalars
-
-
-def score_statistics(scores: npt.NDArray[Any]) -> dict[str, Floats]:
-    """Scalars per row of a score for each class: the highest, and its margin over the second."""
-    ordered = np.sort(np.asarray(scores, dtype=np.float64), axis=1)
-    return {"top": ordered[:, -1], "margin": ordered[:, -1] - ordered[:, -2]}
+def _source(source: Source) -> dict[str, Any]:
+    known = {"input": source.input, "output": source.output, "statistic": source.statistic}
+    told: dict[str, Any] = {key: value for key, value in known.items() if value}
+    return told if source.column is None else told | {"column": source.column}
 
 
 def _numbers(values: npt.NDArray[Any]) -> Floats | None:
@@ -115,13 +87,13 @@ def _numbers(values: npt.NDArray[Any]) -> Floats | None:
         return values.astype(np.float64)
     if values.dtype.kind != "O":
         return None
-    present = [value for value in values if not _missing(value)]
+    present = [value for value in values if not is_missing(value)]
     if not present or not all(
         isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
         for value in present
     ):
         return None
-    return np.array([math.nan if _missing(value) else _float(value) for value in values], dtype=np.float64)
+    return np.array([math.nan if is_missing(value) else _float(value) for value in values], dtype=np.float64)
 
 
 def _float(value: Any) -> float:
@@ -129,16 +101,6 @@ def _float(value: Any) -> float:
         return float(value)
     except OverflowError:
         return math.inf if value > 0 else -math.inf
-
-
-def _missing(value: Any) -> bool:
-    # NaN, NaT and pandas' NA differ from themselves, or refuse to say.
-    if value is None:
-        return True
-    try:
-        return bool(value != value)
-    except TypeError:
-        return True
 
 
 def _numeric(values: Floats) -> dict[str, Any]:
@@ -176,8 +138,8 @@ def _numeric(values: Floats) -> dict[str, Any]:
 
 
 def _categorical(values: npt.NDArray[Any]) -> dict[str, Any]:
-    missing = [_missing(value) for value in values]
-    present = [_text(value) for value, absent in zip(values, missing, strict=True) if not absent]
+    missing = [is_missing(value) for value in values]
+    present = [text(value) for value, absent in zip(values, missing, strict=True) if not absent]
     ordered = sorted(Counter(present).items(), key=lambda item: (-item[1], item[0]))
     kept = ordered[:CATEGORIES]
     return {
@@ -186,12 +148,3 @@ def _categorical(values: npt.NDArray[Any]) -> dict[str, Any]:
         "categories": {"value": [name for name, _ in kept], "count": [count for _, count in kept]},
         "other": sum(count for _, count in ordered[CATEGORIES:]),
     }
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
-    if isinstance(value, (bool, np.bool_)):
-        return "true" if value else "false"
-    # A lone surrogate cannot be written as UTF-8.
-    return str(value).encode("utf-8", "replace").decode()

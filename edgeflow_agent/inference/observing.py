@@ -1,0 +1,107 @@
+"""Which requests are looked at: every n-th, taken on the event loop, counted by another thread."""
+
+from __future__ import annotations
+
+import collections
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from edgeflow_agent.inference.slot import Serving
+
+_MOST_ROWS = 1024  # of one request
+
+
+class Taken(NamedTuple):
+    """What a model took and gave for one request."""
+
+    serving: Serving
+    feed: Mapping[str, Any]
+    outputs: Sequence[Any]
+    size: int  # in bytes
+
+
+class Observer:
+    """Holds requests until somebody collects them, of so many bytes at most.
+
+    `take` is called on the event loop alone, `collect` in one other thread; `every` may be set by anybody:
+    one request in so many is taken, by chance, so that callers who take turns are all seen. 0: none.
+    """
+
+    def __init__(self, *, most_bytes: int = 16 * 2**20) -> None:
+        self.every = 0
+        self.seen = 0  # requests that could have been taken
+        self._most_bytes = most_bytes
+        self._taken: collections.deque[Taken] = collections.deque()
+        self._pause = 0
+        # Two counters with one writer each: no lock on the way of a request.
+        self._put = self._got = 0
+
+    def take(self, serving: Serving, feed: Mapping[str, Any], outputs: Sequence[Any]) -> None:
+        """Keep this request if it is its turn and there is room."""
+        self.seen += 1
+        if self._pause > 0:
+            self._pause -= 1
+            return
+        every = self.every
+        if every != 1:
+            if not every:
+                return
+            self._pause = random.randrange(2 * every - 1)  # noqa: S311 - on average one less than `every`
+        size = _size(feed.values()) + _size(outputs)
+        if self._put - self._got + size > self._most_bytes:
+            return
+        self._put += size
+        self._taken.append(Taken(serving, feed, outputs, size))
+
+    def collect(self, most: int) -> list[Taken]:
+        """The oldest requests that are held; they are held no longer."""
+        found: list[Taken] = []
+        while self._taken and len(found) < most:
+            found.append(self._taken.popleft())
+            self._got += found[-1].size
+        return found
+
+
+def _size(values: Any) -> int:
+    return sum(value.nbytes if isinstance(value, np.ndarray) else 64 for value in values)
+
+
+def tables(taken: Sequence[Taken]) -> list[tuple[dict[str, Any], dict[str, Any], int]]:
+    """Requests as few tables: rows of the same form are put together. With each, how many requests it is."""
+    groups: dict[tuple[Any, ...], list[tuple[dict[str, Any], dict[str, Any]]]] = {}
+    for item in taken:
+        feed, outputs = _thinned(item)
+        form = tuple(
+            (name, value.dtype.str, value.shape[1:]) for name, value in (*feed.items(), *outputs.items())
+        )
+        groups.setdefault(form, []).append((feed, outputs))
+    return [
+        (_joined([feed for feed, _ in parts]), _joined([outputs for _, outputs in parts]), len(parts))
+        for parts in groups.values()
+    ]
+
+
+def _joined(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    if len(parts) == 1:
+        return dict(parts[0])
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _thinned(item: Taken) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The tensors of a request that have rows; of very many rows some, evenly picked."""
+    feed = {name: value for name, value in item.feed.items() if isinstance(value, np.ndarray) and value.ndim}
+    names = item.serving.engine.output_names
+    outputs = {
+        name: value
+        for name, value in zip(names, item.outputs, strict=True)
+        if isinstance(value, np.ndarray) and value.ndim
+    }
+    rows = {len(value) for value in (*feed.values(), *outputs.values())}
+    if len(rows) == 1 and (count := rows.pop()) > _MOST_ROWS:
+        picked = np.linspace(0, count - 1, _MOST_ROWS).astype(np.int64)
+        feed = {name: value[picked] for name, value in feed.items()}
+        outputs = {name: value[picked] for name, value in outputs.items()}
+    return feed, outputs

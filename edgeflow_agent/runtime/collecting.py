@@ -1,0 +1,317 @@
+"""The thread that turns requests into windows of telemetry, and says on the device itself what has drifted.
+
+It takes a small, settled share of one core: the more requests come, the fewer of them it looks at.
+"""
+
+from __future__ import annotations
+
+import collections
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import groupby
+from pathlib import Path
+
+from edgeflow_agent import errors
+from edgeflow_agent.config import AgentConfig
+from edgeflow_agent.drift import baseline_file
+from edgeflow_agent.drift.baseline import Baseline
+from edgeflow_agent.drift.learning import Learner
+from edgeflow_agent.drift.watch import Watch
+from edgeflow_agent.inference.drift_view import DriftView
+from edgeflow_agent.inference.metrics import Counted, Metrics
+from edgeflow_agent.inference.observing import Observer, Taken, tables
+from edgeflow_agent.inference.slot import Serving, Slot
+from edgeflow_agent.runtime.resources import ResourceReader
+from edgeflow_agent.runtime.turns import Turns
+from edgeflow_agent.store.learned import LearnedBaselines
+from edgeflow_agent.wire.sketches import SketchRecord
+from edgeflow_agent.wire.telemetry import Latency, Requests, TelemetryWindow
+
+logger = logging.getLogger(__name__)
+
+_TURN_S = 1.0
+_BATCH = 256
+_PLACES = (Path("baseline.json"), Path("extra_files") / "baseline.json")
+_MOST_EVERY = 10_000
+
+Keep = Callable[[TelemetryWindow], None]
+
+
+class Collector:
+    """Windows for the model in the slot, from `start` to `stop`. `keep` is given each that was closed."""
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        slot: Slot,
+        metrics: Metrics,
+        observer: Observer,
+        keep: Keep,
+        *,
+        learned: LearnedBaselines | None = None,
+    ) -> None:
+        self._config = config
+        self._slot = slot
+        self._metrics = metrics
+        self._observer = observer
+        self._keep = keep
+        self._learned = learned
+        self._resources = ResourceReader(config.state_dir)
+        # One window at a time: a swap ends it in the thread of the deployment.
+        self._lock = threading.Lock()
+        self._window: _Window | None = None
+        self._closed: collections.deque[TelemetryWindow] = collections.deque()
+        self._cost_s = 0.0  # of one request, as it was lately
+        self._turns = Turns("telemetry", self._turn, at_end=self._end)
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._slot.on_change = self._changed
+        self._turns.start()
+
+    def stop(self, timeout_s: float = 15.0) -> None:
+        """Close the window and end; may be called twice."""
+        self._turns.stop(timeout_s)
+
+    def drift(self) -> DriftView:
+        """How the model that serves stands, as far as this device can tell."""
+        window = self._window
+        if window is None or window.watch is None:
+            return DriftView()
+        return DriftView(
+            baseline=window.watch.baseline.digest,
+            is_learned=window.is_learned,
+            standings=tuple(window.watch.standings.values()),
+        )
+
+    # The thread.
+
+    def _turn(self) -> float:
+        try:
+            with self._lock:
+                self._follow()
+                self._fold()
+                window = self._window
+                if window is not None and window.age_s() >= self._length_s(window.serving):
+                    self._close()
+                    self._open(window)
+                wait_s = self._wait_s()
+            self._keep_closed()
+            return wait_s
+        except Exception:
+            # Whatever a model gave: serving goes on, and the next window may be better.
+            logger.exception("collecting telemetry failed in an unexpected way")
+            return self._config.telemetry_window_s or _TURN_S
+
+    def _end(self) -> None:
+        try:
+            with self._lock:
+                self._fold()
+                self._close()
+            self._keep_closed()
+        except Exception:
+            logger.exception("the last window of telemetry is lost")
+
+    def _changed(self) -> None:
+        """Another model answers from now on. Called in the thread that swaps: it waits for no disk here."""
+        with self._lock:
+            try:
+                self._follow()
+            except Exception:
+                logger.exception("a window of telemetry is lost")
+        self._turns.wake()
+
+    def _keep_closed(self) -> None:
+        while self._closed:
+            self._keep(self._closed.popleft())
+
+    def _wait_s(self) -> float:
+        window = self._window
+        if window is None:
+            return _TURN_S
+        return max(min(_TURN_S, self._length_s(window.serving) - window.age_s()), 0.01)
+
+    def _length_s(self, serving: Serving | None) -> float:
+        own = self._config.telemetry_window_s
+        return own or (serving.window_s if serving is not None else 60.0)
+
+    # Windows.
+
+    def _follow(self) -> None:
+        serving = self._slot.current
+        window = self._window
+        if window is not None and window.serving is serving:
+            return
+        if window is not None and _is_same_model(window.serving, serving):
+            window.serving = serving  # under another deployment's names
+            return
+        self._close()
+        self._open(None)
+
+    def _open(self, before: _Window | None) -> None:
+        serving = self._slot.current
+        self._metrics.peak = self._metrics.active
+        window = _Window(serving, self._metrics.counted(), self._observer.seen, self._slot.swaps)
+        if before is not None and before.serving is serving:
+            window.watch, window.learner, window.is_learned = before.watch, before.learner, before.is_learned
+        elif serving is not None:
+            self._begin_to_watch(window, serving)
+        self._window = window
+        self._observer.every = self._every(window)
+
+    def _begin_to_watch(self, window: _Window, serving: Serving) -> None:
+        if self._config.telemetry_cpu_share <= 0:
+            return
+        baseline = _baseline_beside(serving.folder)
+        if baseline is None and self._learned is not None:
+            baseline = self._learned.find(serving.digest)
+            window.is_learned = baseline is not None
+            if baseline is None and self._config.telemetry_learn > 0:
+                window.learner = Learner(
+                    self._config.telemetry_learn,
+                    columns=[column.name for column in serving.interface.columns],
+                    labels=serving.interface.labels,
+                )
+        if baseline is not None:
+            window.watch = Watch(baseline, serving.interface.labels)
+
+    def _close(self) -> None:
+        window, self._window = self._window, None
+        if window is None:
+            return
+        counted = self._metrics.counted().since(window.counted)
+        requests = Requests(**counted.requests)
+        if window.serving is None and requests.total == 0:
+            return
+        seconds = window.age_s()
+        watch = window.watch
+        features: tuple[SketchRecord, ...] = ()
+        baseline, left_out = "", 0
+        if watch is not None:
+            features, baseline, left_out = watch.close(seconds), watch.baseline.digest, watch.left_out
+        end = datetime.now(UTC)
+        serving = window.serving
+        self._closed.append(
+            TelemetryWindow(
+                boot="",
+                seq=0,
+                start=end - timedelta(seconds=seconds),
+                end=end,
+                digest=serving.digest if serving else "",
+                model=serving.model.name if serving else "",
+                version=serving.model.version if serving else "",
+                deployment=serving.deployment if serving else "",
+                execution=serving.execution if serving else "",
+                seconds=round(seconds, 3),
+                requests=requests,
+                latency=Latency(counts=counted.buckets, sum_s=counted.seconds)
+                if requests.total
+                else Latency(),
+                resources=self._resources.read(queue_peak=self._metrics.peak),
+                swaps=self._slot.swaps - window.swaps,
+                baseline=baseline,
+                is_learned=window.is_learned,
+                observed=window.observed,
+                unobserved=max(self._observer.seen - window.seen - window.observed, 0),
+                left_out=left_out,
+                features=features,
+            )
+        )
+
+    # Looking at requests.
+
+    def _fold(self) -> None:
+        begin = time.thread_time()
+        folded = 0
+        while not self._turns.stopping.is_set() or folded < _BATCH:
+            taken = self._observer.collect(_BATCH)
+            if not taken:
+                break
+            folded += self._fold_batch(taken)
+        if folded:
+            cost = (time.thread_time() - begin) / folded
+            self._cost_s = cost if not self._cost_s else 0.7 * self._cost_s + 0.3 * cost
+        window = self._window
+        if window is not None:
+            self._observer.every = self._every(window)
+
+    def _fold_batch(self, taken: Sequence[Taken]) -> int:
+        window = self._window
+        folded = 0
+        for serving, items in groupby(taken, key=lambda item: item.serving):
+            if window is None or not _is_same_model(window.serving, serving):
+                continue  # of the model before, whose window is closed
+            for feed, outputs, count in tables(list(items)):
+                if window.watch is not None:
+                    window.watch.fold(feed, outputs)
+                elif window.learner is not None:
+                    window.learner.fold(feed, outputs)
+                window.observed += count
+                folded += count
+        if window is not None and window.learner is not None and window.learner.is_complete:
+            self._learn(window, window.learner)
+        return folded
+
+    def _learn(self, window: _Window, learner: Learner) -> None:
+        serving, window.learner = window.serving, None
+        if serving is None or self._learned is None:
+            return
+        try:
+            baseline = self._learned.keep(serving.digest, learner.baseline())
+        except (errors.ContractError, OSError) as error:
+            logger.error("no baseline could be learned for %s: %s", serving.model.name, error)
+            return
+        logger.info(
+            "%s came without a baseline: its first %d requests here are one now",
+            serving.model.name,
+            self._config.telemetry_learn,
+        )
+        window.watch, window.is_learned = Watch(baseline, serving.interface.labels), True
+
+    def _every(self, window: _Window) -> int:
+        """So that looking takes its share of one core and no more."""
+        if window.watch is None and window.learner is None:
+            return 0
+        age_s = max(window.age_s(), _TURN_S)
+        rate = (self._observer.seen - window.seen) / age_s
+        affordable = self._config.telemetry_cpu_share / self._cost_s if self._cost_s else 100.0
+        return min(max(math.ceil(rate / affordable), 1), _MOST_EVERY)
+
+
+class _Window:
+    """The window that is open."""
+
+    def __init__(self, serving: Serving | None, counted: Counted, seen: int, swaps: int) -> None:
+        self.serving = serving
+        self.counted = counted
+        self.seen = seen
+        self.swaps = swaps
+        self.observed = 0
+        self.watch: Watch | None = None
+        self.learner: Learner | None = None
+        self.is_learned = False
+        self._begun = time.monotonic()
+
+    def age_s(self) -> float:
+        return time.monotonic() - self._begun
+
+
+def _is_same_model(one: Serving | None, two: Serving | None) -> bool:
+    return one is two or (one is not None and two is not None and one.engine is two.engine)
+
+
+def _baseline_beside(folder: Path | None) -> Baseline | None:
+    for path in [folder / place for place in _PLACES] if folder is not None else []:
+        try:
+            with path.open("rb") as file:
+                return baseline_file.parse(file.read(baseline_file.MAX_BYTES + 1))
+        except FileNotFoundError:
+            continue
+        except (OSError, errors.ContractError) as error:
+            logger.error("drift of this model is not watched: %s", error)
+            return None
+    return None
