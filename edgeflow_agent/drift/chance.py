@@ -6,11 +6,13 @@ does not cry, and neither does a small baseline.
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
 
 from edgeflow_agent.drift import bins, distances, probability
+from edgeflow_agent.drift.baseline import Distribution
 from edgeflow_agent.drift.bins import Ints
 from edgeflow_agent.drift.categorical import CategoricalComparison
 from edgeflow_agent.drift.measures import Statistic
@@ -43,21 +45,33 @@ def _numeric_noise(of: NumericComparison, statistic: Statistic, p: float) -> flo
     if statistic is Statistic.STD_RATIO_WINSORISED:
         # The variance of a variance, by its fourth moment. Downwards a ratio may reach further: a window may
         # have none of the rare values that make most of the deviation.
-        edges = bins.fine_edges(seen.fine_low, seen.fine_high)
-        away = ((edges[:-1] + edges[1:]) / 2 - seen.mean) / of.unit
-        kurtosis = max(float((away**4 * seen.fine).sum()) / of.reference_n, 1.0)
-        part = probability.normal_limit(p) * spread * math.sqrt(kurtosis - 1)
+        part = probability.normal_limit(p) * spread * math.sqrt(_kurtosis(seen, of.unit) - 1)
         wider = of.sketch.inner.std >= seen.std
         return math.sqrt(1 + part) if wider else 1 / math.sqrt(max(1 - part, 1e-6))
     if statistic is Statistic.WASSERSTEIN_PER_STD_WINSORISED:
         # It is the largest difference of means over all functions with slopes up to 1, none of which varies
         # more than the values themselves: around its own mean it varies no more than their mean does.
-        below = (np.cumsum(seen.fine) / of.reference_n).clip(0, 1)
-        usual = math.sqrt(2 / math.pi) * float(np.sqrt(below * (1 - below)).sum()) * of.width
+        usual = math.sqrt(2 / math.pi) * _spread_of_shares(seen) * of.width
         return (usual + seen.std * math.sqrt(-2 * math.log(p))) * spread / of.unit
     if statistic is Statistic.KS_DISTANCE:
         return math.sqrt(-math.log(p / 2) / 2) * spread
     return 0.0
+
+
+# Of a baseline alone: the same for every window.
+
+
+@functools.lru_cache(maxsize=1024)
+def _kurtosis(seen: Distribution, unit: float) -> float:
+    edges = bins.fine_edges(seen.fine_low, seen.fine_high)
+    away = ((edges[:-1] + edges[1:]) / 2 - seen.mean) / unit
+    return max(float((away**4 * seen.fine).sum()) / seen.n, 1.0)
+
+
+@functools.lru_cache(maxsize=1024)
+def _spread_of_shares(seen: Distribution) -> float:
+    below = (np.cumsum(seen.fine) / seen.n).clip(0, 1)
+    return float(np.sqrt(below * (1 - below)).sum())
 
 
 def _categorical_noise(of: CategoricalComparison, statistic: Statistic, p: float) -> float:

@@ -16,10 +16,15 @@ ORDERED_EXPECTED = 20
 NAMED_EXPECTED = 10
 
 
-def of_order(reference: Ints, n: int) -> Ints:
-    """Groups of neighbouring cells of about equal mass, for a window of n values: the group of each cell."""
+def number_of_ordered(total: int, n: int) -> int:
+    """How many groups of neighbours there are at most, for a baseline of `total` values and a window of n."""
+    return min(MOST, max(1, min(n, total) // ORDERED_EXPECTED))
+
+
+def of_order(reference: Ints, number: int) -> Ints:
+    """At most so many groups of neighbouring cells, of about equal mass: the group of each cell."""
     total = int(reference.sum())
-    mass = total / min(MOST, max(1, min(n, total) // ORDERED_EXPECTED))
+    mass = total / number
     # Rounding: 16 times a sixteenth.
     mass *= 1 - 1e-9
     groups = []

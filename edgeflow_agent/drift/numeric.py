@@ -9,7 +9,7 @@ import numpy as np
 
 from edgeflow_agent.drift import bins, distances, groups, knots
 from edgeflow_agent.drift.baseline import Distribution
-from edgeflow_agent.drift.bins import Ints
+from edgeflow_agent.drift.bins import Floats, Ints
 from edgeflow_agent.drift.measures import Measure, Statistic
 from edgeflow_agent.drift.moments import Moments
 from edgeflow_agent.drift.sketch import NumericSketch
@@ -48,8 +48,9 @@ class NumericComparison:
             reference, current = self.values
             place = groups.of_names(reference, self.n)
         else:
-            reference, current = np.pad(self.seen.counts, 1), self._quantiles
-            place = groups.of_order(reference, self.n)
+            number = groups.number_of_ordered(self.reference_n, self.n)
+            reference, place = _neighbours(self.seen, number)
+            current = self._quantiles
         return groups.summed(reference, place), groups.summed(current, place)
 
     @functools.cached_property
@@ -137,9 +138,10 @@ class NumericComparison:
         if seen.values.size and not self.values[1][-1]:
             known, found = (np.cumsum(counts[:-1]) for counts in self.values)
             return Measure(distances.ks_distance(known / m, found / n))
-        fine = distances.ks_distance(np.cumsum(seen.fine) / m, np.cumsum(self._fine) / n)
-        places = np.cumsum(np.pad(seen.counts, 1)) / m
-        return Measure(max(fine, distances.ks_distance(places, np.cumsum(self._quantiles) / n)), approx=True)
+        fine, places = _cumulated(seen)
+        at_fine = distances.ks_distance(fine, np.cumsum(self._fine) / n)
+        at_places = distances.ks_distance(places, np.cumsum(self._quantiles) / n)
+        return Measure(max(at_fine, at_places), approx=True)
 
     @property
     def width(self) -> float:
@@ -162,6 +164,19 @@ class NumericComparison:
         else:
             reference = bins.rebinned(edges, *knots.of_reference(seen))
         return reference, bins.rebinned(edges, *knots.of_window(self.sketch, seen, winsorised=winsorised))
+
+
+@functools.lru_cache(maxsize=1024)
+def _neighbours(seen: Distribution, number: int) -> Pair:
+    """The baseline's quantile cells, and the group of each: the same for every window of about one size."""
+    reference = np.pad(seen.counts, 1)
+    return reference, groups.of_order(reference, number)
+
+
+@functools.lru_cache(maxsize=1024)
+def _cumulated(seen: Distribution) -> tuple[Floats, Floats]:
+    """The baseline's shares up to the end of each fine cell, and of each quantile cell."""
+    return np.cumsum(seen.fine) / seen.n, np.cumsum(np.pad(seen.counts, 1)) / seen.n
 
 
 def _table() -> dict[Statistic, Callable[[NumericComparison], Measure | None]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 from edgeflow_agent.drift.measures import Statistic
 from edgeflow_agent.drift.shares import Share
 
@@ -60,6 +62,7 @@ def of_too_few(n: int, least: int, reference_n: int, least_reference: int) -> st
     return f"the window has {n} such values, {least} are needed"
 
 
+@functools.cache
 def name(statistic: Statistic) -> str:
     """A statistic in words, for the beginning of a sentence."""
     word = statistic.removesuffix(_WINSORISED)

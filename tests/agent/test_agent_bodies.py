@@ -40,11 +40,17 @@ def raw_deflate(data: bytes) -> bytes:
     return deflater.compress(data) + deflater.flush()
 
 
+def gzipped(data: bytes) -> bytes:
+    # Without the second in which it was packed: it would stand in the names of tests, which two processes
+    # must collect alike.
+    return gzip.compress(data, mtime=0)
+
+
 BODY = b"[1, 2, 3, 4]"
 PACKED = [
-    ("gzip", gzip.compress(BODY)),
-    ("GZIP", gzip.compress(BODY)),
-    ("x-gzip", gzip.compress(BODY)),
+    ("gzip", gzipped(BODY)),
+    ("GZIP", gzipped(BODY)),
+    ("x-gzip", gzipped(BODY)),
     ("deflate", zlib.compress(BODY)),
     ("deflate", raw_deflate(BODY)),
     ("identity", BODY),
@@ -64,15 +70,15 @@ def test_bodies_may_come_packed(served: Served, coding: str, body: bytes, path: 
     ("coding", "body", "status"),
     [
         ("br", b"x", 415),
-        ("gzip, gzip", gzip.compress(gzip.compress(BODY)), 415),
+        ("gzip, gzip", gzipped(gzipped(BODY)), 415),
         ("gzip", BODY, 400),
         ("gzip", b"", 400),
         ("deflate", b"", 400),
         ("deflate", b"\xff\xff", 400),
-        ("gzip", gzip.compress(BODY)[:-3], 400),
-        ("gzip", gzip.compress(BODY) + b"x", 400),
-        ("gzip", gzip.compress(BODY) * 2, 400),
-        ("gzip", gzip.compress(b" " * (LIMIT_MB << 20) + b"1"), 413),
+        ("gzip", gzipped(BODY)[:-3], 400),
+        ("gzip", gzipped(BODY) + b"x", 400),
+        ("gzip", gzipped(BODY) * 2, 400),
+        ("gzip", gzipped(b" " * (LIMIT_MB << 20) + b"1"), 413),
         ("deflate", zlib.compress(b" " * (500 << 20)), 413),
     ],
 )

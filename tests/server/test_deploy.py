@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
+import sqlalchemy
 from sqlalchemy import select
 
 from edgeflow_agent import errors as agent_errors
@@ -287,6 +288,32 @@ def test_the_server_converges_from_a_heartbeat_when_the_report_was_lost(two: Sta
     ingest.presence(two, "robot-07", heartbeat(execution, right), connected=True)
     done = executions(two, "robot-07")[0]
     assert (done.state, done.reason) == ("deployed", "converged")
+
+
+def test_a_heartbeat_that_says_nothing_new_is_one_statement(two: State) -> None:
+    create(two, "robot-07")
+    (execution,) = executions(two, "robot-07")
+    with two.database.read() as session:
+        digest = session.get_one(models.Bundle, "bundle-iris-1").digest
+    statements: list[str] = []
+
+    def beat(**said: object) -> int:
+        statements.clear()
+        ingest.presence(two, "robot-07", heartbeat(execution, digest, **said), connected=True)
+        return sum("edgeflow_" in statement and " FOR " not in statement for statement in statements)
+
+    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        statements.append(statement)
+
+    sqlalchemy.event.listen(two.database.engine, "before_cursor_execute", note)
+    assert beat() > 1, "it proves that the execution is done"
+    assert beat(uptime_s=5.0) == 1
+    with two.database.read() as session:
+        target = session.get_one(models.Target, "robot-07")
+    assert target.presence["uptime_s"] == 5.0
+    assert target.last_seen_at == two.now()
+    assert beat(generation=execution.generation + 7) > 1, "the server was restored from a backup"
+    assert document(two, "robot-07").generation == execution.generation + 8
 
 
 def test_a_server_restored_from_a_backup_continues_above_its_devices(two: State) -> None:
