@@ -190,6 +190,14 @@ SETTINGS: tuple[Setting, ...] = (
         minimum=0,
     ),
     _setting(
+        "telemetry.capture_max_mb",
+        float,
+        64.0,
+        "Disk space for requests that a deployment asks to keep whole; 0: this device keeps none.",
+        field="telemetry_capture_max_mb",
+        minimum=0,
+    ),
+    _setting(
         "telemetry.spool_max_mb",
         float,
         32.0,
@@ -238,6 +246,7 @@ class AgentConfig:
     telemetry_window_s: float = 0.0
     telemetry_cpu_share: float = 0.005
     telemetry_learn: int = 2000
+    telemetry_capture_max_mb: float = 64.0
     telemetry_spool_max_mb: float = 32.0
 
 

@@ -9,7 +9,9 @@ import numpy as np
 
 from edgeflow_agent.drift import build, features
 from edgeflow_agent.drift.features import Described
-from edgeflow_agent.wire.telemetry import MAX_FEATURES
+
+# With more, the file would be too large for the request that brings it to the server.
+_MOST_FEATURES = 128
 
 
 class Learner:
@@ -44,8 +46,8 @@ class Learner:
 
     def baseline(self) -> bytes:
         """The file, as docs/baseline.md describes it."""
-        inputs = [_joined(parts) for parts in self._inputs.values()][:MAX_FEATURES]
-        outputs = [_joined(parts) for parts in self._outputs.values()][: MAX_FEATURES - len(inputs)]
+        outputs = [_joined(parts) for parts in self._outputs.values()][:_MOST_FEATURES]
+        inputs = [_joined(parts) for parts in self._inputs.values()][: _MOST_FEATURES - len(outputs)]
         return build.encode(build.build(inputs, outputs))
 
     def _of_input(self, name: str, array: Any) -> list[Described]:

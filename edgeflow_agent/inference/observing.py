@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import collections
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from edgeflow_agent.inference.slot import Serving
 
+_MOST_CAPTURED = 16  # between two looks
 _MOST_ROWS = 1024  # of one request
 
 
@@ -28,13 +29,16 @@ class Observer:
 
     `take` is called on the event loop alone, `collect` in one other thread; `every` may be set by anybody:
     one request in so many is taken, by chance, so that callers who take turns are all seen. 0: none.
+    `capture_rate` is the share of requests that are kept whole besides.
     """
 
     def __init__(self, *, most_bytes: int = 16 * 2**20) -> None:
         self.every = 0
+        self.capture_rate = 0.0
         self.seen = 0  # requests that could have been taken
         self._most_bytes = most_bytes
         self._taken: collections.deque[Taken] = collections.deque()
+        self._captured: collections.deque[Taken] = collections.deque()
         self._pause = 0
         # Two counters with one writer each: no lock on the way of a request.
         self._put = self._got = 0
@@ -42,6 +46,9 @@ class Observer:
     def take(self, serving: Serving, feed: Mapping[str, Any], outputs: Sequence[Any]) -> None:
         """Keep this request if it is its turn and there is room."""
         self.seen += 1
+        rate = self.capture_rate
+        if rate and random.random() < rate and len(self._captured) < _MOST_CAPTURED:  # noqa: S311
+            self._captured.append(Taken(serving, feed, outputs, 0))
         if self._pause > 0:
             self._pause -= 1
             return
@@ -55,6 +62,11 @@ class Observer:
             return
         self._put += size
         self._taken.append(Taken(serving, feed, outputs, size))
+
+    def captured(self) -> Iterator[Taken]:
+        """The requests that are to be kept whole; they are held no longer."""
+        while self._captured:
+            yield self._captured.popleft()
 
     def collect(self, most: int) -> list[Taken]:
         """The oldest requests that are held; they are held no longer."""

@@ -15,7 +15,7 @@ import msgspec
 from edgeflow_agent import steps
 from edgeflow_agent.inference import engine
 from edgeflow_agent.inference.protocols import quick
-from edgeflow_agent.wire.documents import Interface, ModelRef, Runtime
+from edgeflow_agent.wire.documents import Interface, ModelRef, Monitor, Runtime
 
 _WARM_UPS = 3
 # A run that takes so long tells by itself that the model is slow: the device answers sooner without others.
@@ -76,7 +76,7 @@ class Serving:
     stats: Stats = dataclasses.field(default_factory=lambda: Stats(_UNKNOWN_RUN_S))
     steps: steps.Pipeline | None = None
     folder: Path | None = None  # of the graph
-    window_s: float = 60.0  # how long a window of telemetry is
+    monitor: Monitor = dataclasses.field(default_factory=Monitor)
 
     @functools.cached_property
     def quick_decode(self) -> quick.Decode:
@@ -103,7 +103,7 @@ def load(
     execution: str = "",
     generation: int = 0,
     release: str = "",
-    window_s: float = 60.0,
+    monitor: Monitor | None = None,
 ) -> Serving:
     """Load and warm up a model that is not yet to serve. `threads` and `providers` are what `runtime` leaves
     to the device, `compiled` is a folder for its optimised form. Its steps are the `steps.json` beside it.
@@ -137,7 +137,7 @@ def load(
         stats=Stats(run_s),
         steps=declared_steps,
         folder=path.parent,
-        window_s=window_s,
+        monitor=monitor or Monitor(),
     )
 
 

@@ -31,6 +31,7 @@ from edgeflow_agent.runtime.serving import ServingThread
 from edgeflow_agent.runtime.window_keeper import WindowKeeper
 from edgeflow_agent.store import spool
 from edgeflow_agent.store.blobs import BlobStore
+from edgeflow_agent.store.captures import CaptureStore
 from edgeflow_agent.store.folder import StateFolder
 from edgeflow_agent.store.identity import CurrentIdentity, IdentityFile
 from edgeflow_agent.store.journal import Entry, Journal, highest_generation
@@ -137,6 +138,7 @@ class Agent:
             root / "telemetry.db", max_bytes=int(config.telemetry_spool_max_mb * _MIB)
         )
         learned = LearnedBaselines(root / "learned")
+        captures = CaptureStore(root / "captures", max_bytes=int(config.telemetry_capture_max_mb * _MIB))
         blobs = BlobStore(root)
         self._releases = ReleaseStore(root, blobs)
         self._forwarder = Forwarder(
@@ -183,8 +185,9 @@ class Agent:
             self._serving.observer,
             WindowKeeper(self._windows, self._forwarder.wake),
             learned=learned,
+            captures=captures if config.telemetry_capture_max_mb else None,
         )
-        self._rpc = Rpc(self._serving, self._spool, root, self._facts)
+        self._rpc = Rpc(self._serving, self._spool, captures, root, self._facts)
 
     def _api(self) -> DeviceApi:
         return self._api_with(self._identity.now.credential)

@@ -21,12 +21,14 @@ from edgeflow_agent.drift import baseline_file
 from edgeflow_agent.drift.baseline import Baseline
 from edgeflow_agent.drift.learning import Learner
 from edgeflow_agent.drift.watch import Watch
+from edgeflow_agent.inference import tensors
 from edgeflow_agent.inference.drift_view import DriftView
 from edgeflow_agent.inference.metrics import Counted, Metrics
 from edgeflow_agent.inference.observing import Observer, Taken, tables
 from edgeflow_agent.inference.slot import Serving, Slot
 from edgeflow_agent.runtime.resources import ResourceReader
 from edgeflow_agent.runtime.turns import Turns
+from edgeflow_agent.store.captures import CaptureStore
 from edgeflow_agent.store.learned import LearnedBaselines
 from edgeflow_agent.wire.sketches import SketchRecord
 from edgeflow_agent.wire.telemetry import Latency, Requests, TelemetryWindow
@@ -53,6 +55,7 @@ class Collector:
         keep: Keep,
         *,
         learned: LearnedBaselines | None = None,
+        captures: CaptureStore | None = None,
     ) -> None:
         self._config = config
         self._slot = slot
@@ -60,6 +63,7 @@ class Collector:
         self._observer = observer
         self._keep = keep
         self._learned = learned
+        self._captures = captures
         self._resources = ResourceReader(config.state_dir)
         # One window at a time: a swap ends it in the thread of the deployment.
         self._lock = threading.Lock()
@@ -101,6 +105,7 @@ class Collector:
                     self._open(window)
                 wait_s = self._wait_s()
             self._keep_closed()
+            self._keep_captured()
             return wait_s
         except Exception:
             # Whatever a model gave: serving goes on, and the next window may be better.
@@ -137,7 +142,25 @@ class Collector:
 
     def _length_s(self, serving: Serving | None) -> float:
         own = self._config.telemetry_window_s
-        return own or (serving.window_s if serving is not None else 60.0)
+        return own or (serving.monitor.window_s if serving is not None else 60.0)
+
+    def _keep_captured(self) -> None:
+        for item in self._observer.captured():
+            if self._captures is None:
+                continue
+            names = item.serving.engine.output_names
+            try:
+                self._captures.keep(
+                    model=item.serving.model.name,
+                    version=item.serving.model.version,
+                    digest=item.serving.digest,
+                    inputs={name: tensors.encode(value) for name, value in item.feed.items()},
+                    outputs={
+                        name: tensors.encode(value) for name, value in zip(names, item.outputs, strict=True)
+                    },
+                )
+            except OSError as error:
+                logger.error("a request could not be captured: %s", error)
 
     # Windows.
 
@@ -162,6 +185,8 @@ class Collector:
             self._begin_to_watch(window, serving)
         self._window = window
         self._observer.every = self._every(window)
+        wanted = serving is not None and self._captures is not None
+        self._observer.capture_rate = serving.monitor.capture_rate if serving and wanted else 0.0
 
     def _begin_to_watch(self, window: _Window, serving: Serving) -> None:
         if self._config.telemetry_cpu_share <= 0:

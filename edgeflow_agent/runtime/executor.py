@@ -232,7 +232,7 @@ class Executor:
             execution=deployment.execution,
             generation=manifest.generation,
             release=name,
-            window_s=deployment.monitor.window_s,
+            monitor=deployment.monitor,
         )
 
     def _ask(self, entry: Entry, interruption: Interruption) -> None:
@@ -305,7 +305,7 @@ class Executor:
                 execution=deployment.execution,
                 generation=entry.generation,
                 runtime=deployment.runtime,
-                window_s=deployment.monitor.window_s,
+                monitor=deployment.monitor,
                 loaded_at=datetime.now(UTC),
             )
         )

@@ -10,6 +10,7 @@ import collections
 import logging
 import random
 import time
+import zlib
 from collections.abc import Callable
 
 import msgspec
@@ -241,7 +242,8 @@ class Forwarder:
         """Before windows that are counted against it."""
         for digest, content in self._learned.unsent():
             try:
-                self._api().baseline(BaselineUpload(digest=digest, baseline=content))
+                packed = zlib.compress(content)
+                self._api().baseline(BaselineUpload(digest=digest, baseline=packed))
             except errors.TransferError as error:
                 if error.status not in _NEVER:
                     raise

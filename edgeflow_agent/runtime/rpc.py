@@ -9,7 +9,7 @@ import platform
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -18,25 +18,40 @@ from edgeflow_agent.inference import engine
 from edgeflow_agent.inference.messages import Response
 from edgeflow_agent.inference.refusals import refusal
 from edgeflow_agent.runtime.serving import ServingThread
+from edgeflow_agent.store.captures import CaptureStore
 from edgeflow_agent.store.spool import Spool
 from edgeflow_agent.wire import documents
 from edgeflow_agent.wire.documents import Report, RpcRequest, RpcResponse
 
 logger = logging.getLogger(__name__)
 
+METHODS = ("predict", "diagnose", "captures", "capture")
+_MOST_LISTED = 500
+_PIECE = 128 * 1024
+
+
+class CapturePart(msgspec.Struct, frozen=True, kw_only=True):
+    """Which capture, and from which byte of its JSON on."""
+
+    id: str
+    offset: Annotated[int, msgspec.Meta(ge=0)] = 0
+
 
 class Rpc:
-    """Answers `predict` and `diagnose`. `answer` never blocks; `send` is called with the response."""
+    """Answers the questions of `METHODS`. `answer` never blocks for long; `send` is called with the
+    response."""
 
     def __init__(
         self,
         serving: ServingThread,
         spool: Spool[Report],
+        captures: CaptureStore,
         state_dir: Path,
         facts: Callable[[], dict[str, Any]],
     ) -> None:
         self._serving = serving
         self._spool = spool
+        self._captures = captures
         self._state_dir = state_dir
         self._facts = facts
 
@@ -55,9 +70,25 @@ class Rpc:
             self._serving.predict(bytes(request.body), reply)
         elif request.method == "diagnose":
             reply(Response(200, msgspec.json.encode(self.diagnose())))
+        elif request.method == "captures":
+            reply(_page(self._captures.listed(limit=_MOST_LISTED)))
+        elif request.method == "capture":
+            reply(self._capture(bytes(request.body)))
         else:
-            text = f"unknown method {request.method!r}; known: predict, diagnose"
+            text = f"unknown method {request.method!r}; known: {', '.join(METHODS)}"
             reply(refusal(b"", 404, "method", text))
+
+    def _capture(self, body: bytes) -> Response:
+        """A part of one capture: more than a message holds is asked for in pieces."""
+        try:
+            part = msgspec.json.decode(body, type=CapturePart)
+            content = self._captures.content(part.id)
+        except msgspec.MsgspecError as error:
+            return refusal(b"", 400, "bad_input", f"not a part of a capture: {error}")
+        except errors.StateError as error:
+            return refusal(b"", 404, error.reason, str(error))
+        piece = content[part.offset : part.offset + _PIECE]
+        return _page({"size": len(content), "piece": piece})
 
     def diagnose(self) -> dict[str, Any]:
         """What somebody far away needs to know about this device."""
@@ -81,6 +112,10 @@ class Rpc:
             },
             **self._facts(),
         }
+
+
+def _page(value: Any) -> Response:
+    return Response(200, msgspec.json.encode(value))
 
 
 def _encode(request_id: str, response: Response) -> bytes:

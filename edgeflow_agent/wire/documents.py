@@ -120,10 +120,12 @@ class Trial(_Record, frozen=True):
 
 
 class Monitor(_Record, frozen=True):
-    """What telemetry measures against: the digest of the baseline file (empty: none)."""
+    """What telemetry measures against: the digest of the baseline file (empty: none). `capture_rate` is the
+    share of requests that the device keeps whole, to be fetched on demand."""
 
     baseline_sha256: Name = ""
     window_s: float = 60.0
+    capture_rate: float = 0.0
 
 
 class DesiredDeployment(_Record, frozen=True):

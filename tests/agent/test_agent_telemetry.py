@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sqlite3
+import zlib
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,8 +23,8 @@ from edgeflow_agent.runtime.agent import Agent
 from edgeflow_agent.runtime.window_keeper import WindowKeeper, fitting
 from edgeflow_agent.store.spool import of_windows
 from edgeflow_agent.testing import FakeServer
-from edgeflow_agent.wire import telemetry
-from edgeflow_agent.wire.documents import ModelRef
+from edgeflow_agent.wire import documents, telemetry
+from edgeflow_agent.wire.documents import ModelRef, Monitor
 from edgeflow_agent.wire.sketches import NumericRecord, Sparse
 from edgeflow_agent.wire.telemetry import TelemetryWindow
 from tests.agent.conftest import linear, request, wait_for
@@ -123,7 +124,7 @@ def test_a_model_without_a_baseline_learns_one(server: FakeServer, run: Run) -> 
         ask(agent, _RNG.normal(size=(25, 4)))
     wait_for(lambda: any(item.is_learned for item in server.windows))
     digest = agent.slot.current.digest  # type: ignore[union-attr]
-    learned = baseline_file.parse(wait_for(lambda: server.baselines.get(digest)))
+    learned = baseline_file.parse(zlib.decompress(wait_for(lambda: server.baselines.get(digest))))
     assert [feature.name for feature in learned.features] == ["x.0", "x.1", "x.2", "x.3", "y.value"]
     assert all(200 <= feature.n <= 250 for feature in learned.features)
     assert {item.baseline for item in server.windows if item.is_learned} == {learned.digest}
@@ -260,3 +261,38 @@ def test_a_damaged_window_is_refused_with_a_reason() -> None:
     for wrong in (b"", b"{}", packed[:-3], packed + b"x", msgspec.json.encode(window())):
         with pytest.raises(Exception, match=r"window|TelemetryWindow"):
             telemetry.unpack(wrong)
+
+
+def test_requests_that_a_deployment_asks_to_keep_can_be_fetched(server: FakeServer, run: Run) -> None:
+    agent = run(telemetry_window_s=0.2, telemetry_capture_max_mb=0.002)
+    server.deploy(1, {"model.onnx": linear(1)}, monitor=Monitor(capture_rate=1.0))
+    server.wait_report("deployed", execution="e1")
+    for number in range(40):
+        ask(agent, [[number, 0, 0, 0]])
+        wait_for(lambda: not agent._serving.observer._captured)
+
+    def question(method: str, body: Any = None) -> Any:
+        answers: list[bytes] = []
+        sent = documents.RpcRequest(id="q", method=method, body=msgspec.Raw(msgspec.json.encode(body)))
+        agent._rpc.answer(documents.encode(sent), answers.append)
+        answer = documents.decode(documents.RpcResponse, wait_for(lambda: answers)[0])
+        return answer.status, msgspec.json.decode(answer.body)
+
+    status, kept = question("captures")
+    assert status == 200
+    assert 2 < len(kept) < 40, "the oldest are gone"
+    assert sum(item["size"] for item in kept) <= 0.002 * 2**20
+    status, part = question("capture", {"id": kept[0]["id"]})
+    whole = msgspec.json.decode(msgspec.json.decode(msgspec.json.encode(part["piece"]), type=bytes))
+    assert part["size"] == kept[0]["size"]
+    assert whole["inputs"] == {"x": [[39.0, 0.0, 0.0, 0.0]]}
+    assert whole["outputs"] == {"y": [[39.0]]}
+    # What was captured can be asked again as it is.
+    assert request(f"{agent.url}/infer", {"inputs": whole["inputs"]})[1]["outputs"] == whole["outputs"]
+    assert question("capture", {"id": "../../identity"})[0] == 404
+    assert question("capture", {"offset": -1})[0] == 400
+    deploy(server, 2, {"model.onnx": linear(2)})
+    before = question("captures")[1]
+    ask(agent, [[1, 2, 3, 4]])
+    wait_for(lambda: sum(item.requests.ok for item in list(server.windows)) == 41)
+    assert question("captures")[1] == before, "this deployment asks for none"

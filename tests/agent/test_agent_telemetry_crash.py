@@ -33,7 +33,7 @@ class Forgetful(FakeServer):
     def store_window(self, packed: bytes) -> Stored:
         self.received += 1
         stored = super().store_window(packed)
-        if random.random() < self.silent:  # noqa: S311
+        if random.random() < self.silent:
             return Stored(boot=stored.boot, seqs=())
         return stored
 
@@ -45,7 +45,7 @@ def test_kills_lose_no_window_and_send_none_under_another_number(
     server = Forgetful()
     state_dir = tmp_path / "state"
     enrol(server, state_dir)
-    chance = random.Random(kills)  # noqa: S311
+    chance = random.Random(kills)
     sent = 0
     server.deploy(1, {"model.onnx": linear(1)})
     try:

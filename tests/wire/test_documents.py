@@ -31,7 +31,7 @@ _RUNTIME = documents.Runtime(
     providers=("CPUExecutionProvider",), threads=2, max_concurrent=3, load_timeout_s=30.5, max_memory_mb=512
 )
 _TRIAL = documents.Trial(duration_s=10.5, minimum_requests=20, max_error_rate=0.2, max_latency_ratio=3.5)
-_MONITOR = documents.Monitor(baseline_sha256="cd" * 32, window_s=30.5)
+_MONITOR = documents.Monitor(baseline_sha256="cd" * 32, window_s=30.5, capture_rate=0.25)
 _DEPLOYMENT = documents.DesiredDeployment(
     id="d1",
     execution="e1",
