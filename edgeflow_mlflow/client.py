@@ -14,7 +14,9 @@ from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import http_request
 
 from edgeflow_agent.wire.states import TERMINAL
+from edgeflow_mlflow.alert_client import AlertCalls
 from edgeflow_mlflow.api import records
+from edgeflow_mlflow.telemetry_client import TelemetryCalls
 
 T = TypeVar("T", bound=msgspec.Struct)
 _DONE = frozenset(state.value for state in TERMINAL)
@@ -50,7 +52,7 @@ def server_address(target_uri: str, tracking_uri: str) -> str:
     )
 
 
-class Client:
+class Client(AlertCalls, TelemetryCalls):
     """Talks to one server. Every method raises ApiError with the server's own words."""
 
     def __init__(self, address: str) -> None:
@@ -118,6 +120,15 @@ class Client:
             records.RemoteAnswer,
             records.DiagnoseRequest(),
         )
+
+    def captures(self, name: str) -> list[records.CaptureView]:
+        """Requests that a target has kept whole, the newest first."""
+        return self._call("GET", f"/targets/{quote(name, safe='')}/captures", records.CaptureList).captures
+
+    def capture(self, name: str, capture_id: str) -> records.Capture:
+        """One of them, with its answer."""
+        path = f"/targets/{quote(name, safe='')}/captures/{quote(capture_id, safe='')}"
+        return self._call("GET", path, records.Capture)
 
     # ---- fleets
 

@@ -267,9 +267,16 @@ def _by_column(frame: Any, inputs: list[dict[str, Any]]) -> _Samples:
             f"{list(names)}: pass samples as a dict of input name to array"
         )
     described = [
-        Described(name, _plain(frame.iloc[:, index]), place[name]) for index, name in enumerate(names)
+        Described(name, _values(frame.iloc[:, index], feeds, place[name]), place[name])
+        for index, name in enumerate(names)
     ]
     return _Samples(example=frame, columns=names, features=described, feeds=feeds)
+
+
+def _values(series: Any, feeds: Arrays, source: Source) -> npt.NDArray[Any]:
+    """A column as the graph takes it: a device sees 0.1 as the number of 32 bits that is nearest."""
+    given = feeds[source.input]
+    return given[:, source.column] if given.dtype.kind in "iuf" else _plain(series)
 
 
 def _plain(series: Any) -> npt.NDArray[Any]:
@@ -287,8 +294,13 @@ def _by_input(arrays: dict[str, npt.NDArray[Any]], inputs: list[dict[str, Any]])
         )
     if len({len(array) if array.ndim else 0 for array in arrays.values()} | {0}) != 2:
         raise errors.InvalidError("the samples are empty, or their inputs differ in length")
-    described = [feature for name, array in arrays.items() for feature in features.of_input(name, array)]
     feeds = {name: _cast(array, wanted[name]) for name, array in arrays.items()}
+    described = [
+        feature
+        for name, array in arrays.items()
+        # Numbers as the graph takes them: see _values.
+        for feature in features.of_input(name, feeds[name] if feeds[name].dtype.kind in "iuf" else array)
+    ]
     example: Any = feeds if len(feeds) > 1 else next(iter(feeds.values()))
     return _Samples(example=example, columns=(), features=described, feeds=feeds)
 

@@ -171,6 +171,7 @@ class Collector:
             return
         if window is not None and _is_same_model(window.serving, serving):
             window.serving = serving  # under another deployment's names
+            self._capture_for(serving)
             return
         self._close()
         self._open(None)
@@ -185,6 +186,9 @@ class Collector:
             self._begin_to_watch(window, serving)
         self._window = window
         self._observer.every = self._every(window)
+        self._capture_for(serving)
+
+    def _capture_for(self, serving: Serving | None) -> None:
         wanted = serving is not None and self._captures is not None
         self._observer.capture_rate = serving.monitor.capture_rate if serving and wanted else 0.0
 

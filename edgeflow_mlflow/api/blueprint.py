@@ -136,7 +136,7 @@ def _view(
 
 
 def _query(route: Route) -> Any:
-    known = set() if route.query is None else set(route.query.__struct_fields__)
+    known = set() if route.query is None else set(route.query.__struct_encode_fields__)
     given = request.args.to_dict(flat=False)
     for name, values in given.items():
         if name not in known:

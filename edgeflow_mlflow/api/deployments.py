@@ -33,7 +33,12 @@ def _publish(call: Call, uri: str) -> tuple[models.Bundle, str]:
 
 
 def _settings(body: records.DeploymentCreate | records.DeploymentChange) -> dict[str, dict[str, Any]]:
-    groups = {"runtime": body.runtime, "trial": body.trial, strategy.GROUP: body.rollout}
+    groups = {
+        "runtime": body.runtime,
+        "trial": body.trial,
+        "monitor": body.monitor,
+        strategy.GROUP: body.rollout,
+    }
     return {name: msgspec.to_builtins(given) for name, given in groups.items()}
 
 

@@ -10,7 +10,7 @@ from edgeflow_mlflow import errors
 from edgeflow_mlflow.api import records
 from edgeflow_mlflow.api.routing import Call, Policy, Route
 from edgeflow_mlflow.db import models
-from edgeflow_mlflow.services import deploy, fleets, rpc
+from edgeflow_mlflow.services import captures, deploy, fleets, rpc
 
 
 def predict(call: Call) -> records.RemoteAnswer:
@@ -37,11 +37,45 @@ def predict(call: Call) -> records.RemoteAnswer:
 def diagnose(call: Call) -> records.RemoteAnswer:
     """Ask a target how it is."""
     body: records.DiagnoseRequest = call.body
+    return _ask(call, _known(call).id, "diagnose", None, body.timeout_s)
+
+
+def list_captures(call: Call) -> records.CaptureList:
+    """What a target has kept of its requests."""
+    name = _connected(call)
+    found = captures.listed(call.state, name, timeout_s=_CAPTURES_S)
+    return records.CaptureList(
+        captures=[records.CaptureView(id=item.id, at=item.at, size=item.size) for item in found]
+    )
+
+
+def capture(call: Call) -> records.Capture:
+    """One request that a target has kept."""
+    name = _connected(call)
+    found = captures.fetch(call.state, name, call.path["capture_id"], timeout_s=_CAPTURE_S)
+    try:
+        return msgspec.convert(found, records.Capture)
+    except msgspec.ValidationError as error:
+        raise errors.ConflictError(f"target {name!r} gave an unreadable answer: {error}") from error
+
+
+def _known(call: Call) -> models.Target:
     name = call.path["target_id"]
     with call.state.database.read() as session:
-        if session.get(models.Target, name) is None:
+        target = session.get(models.Target, name)
+        if target is None:
             raise fleets.unknown_target(session, name)
-    return _ask(call, name, "diagnose", None, body.timeout_s)
+    return target
+
+
+def _connected(call: Call) -> str:
+    target = _known(call)
+    if not target.connected:
+        raise errors.ConflictError(
+            f"target {target.id!r} is not connected by MQTT, so it cannot be asked from here; "
+            "`edgeflow targets show` says when it was last seen"
+        )
+    return target.id
 
 
 def _ask(call: Call, target: str, method: str, question: Any, timeout_s: float) -> records.RemoteAnswer:
@@ -53,7 +87,9 @@ def _ask(call: Call, target: str, method: str, question: Any, timeout_s: float) 
     return records.RemoteAnswer(target=target, status=status, answer=decoded)
 
 
+_CAPTURES_S, _CAPTURE_S = 10.0, 60.0
 _ERRORS = (401, 403, 404, 409, 413, 429)
+_CAPTURE_ERRORS = (401, 403, 404, 409, 429)
 ROUTES = (
     Route(
         method="POST",
@@ -74,5 +110,23 @@ ROUTES = (
         body=records.DiagnoseRequest,
         answer=records.RemoteAnswer,
         errors=_ERRORS,
+    ),
+    Route(
+        method="GET",
+        rule="/targets/<target_id>/captures",
+        policy=Policy.OPERATE,
+        handler=list_captures,
+        summary="Requests that a target has kept whole",
+        answer=records.CaptureList,
+        errors=_CAPTURE_ERRORS,
+    ),
+    Route(
+        method="GET",
+        rule="/targets/<target_id>/captures/<capture_id>",
+        policy=Policy.OPERATE,
+        handler=capture,
+        summary="One of them, with its answer",
+        answer=records.Capture,
+        errors=_CAPTURE_ERRORS,
     ),
 )

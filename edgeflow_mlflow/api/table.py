@@ -6,15 +6,22 @@ import re
 from typing import Any
 
 from edgeflow_mlflow.api import (
+    alert_rules,
+    alerts,
     deployments,
+    device_telemetry,
     devices,
+    drift,
     fleets,
     health,
     lineage,
+    metrics,
     openapi,
+    receivers,
     remote,
     rollouts,
     targets,
+    telemetry,
     tokens,
 )
 from edgeflow_mlflow.api.routing import PREFIX, Call, Policy, Route
@@ -36,6 +43,7 @@ ROUTES: tuple[Route, ...] = (
         answer=dict,
     ),
     *devices.ROUTES,
+    *device_telemetry.ROUTES,
     *tokens.ROUTES,
     *targets.ROUTES,
     *fleets.ROUTES,
@@ -43,6 +51,12 @@ ROUTES: tuple[Route, ...] = (
     *rollouts.ROUTES,
     *remote.ROUTES,
     *lineage.ROUTES,
+    *telemetry.ROUTES,
+    *drift.ROUTES,
+    *alerts.ROUTES,
+    *alert_rules.ROUTES,
+    *receivers.ROUTES,
+    *metrics.ROUTES,
 )
 _PATTERNS = [(re.compile(re.sub(r"<\w+>", "[^/]+", route.rule)), route) for route in ROUTES]
 

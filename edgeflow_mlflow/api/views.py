@@ -190,6 +190,7 @@ def rollout(session: Session, row: models.Rollout) -> records.RolloutView:
         counts=dict(counts),
         runtime=documents.from_builtins(documents.Runtime, row.settings.get("runtime", {})),
         trial=documents.from_builtins(documents.Trial, row.settings.get("trial", {})),
+        monitor=desired.monitor(session.get_one(models.Bundle, row.bundle_id), row.settings),
         reason=row.reason,
         created_at=row.created_at,
         created_by=row.created_by,

@@ -5,7 +5,9 @@ from __future__ import annotations
 import click
 
 from edgeflow_agent.version import VERSION
+from edgeflow_mlflow.cli.alerts import alerts
 from edgeflow_mlflow.cli.deployments import deployments
+from edgeflow_mlflow.cli.drift import drift, telemetry
 from edgeflow_mlflow.cli.rollouts import audit, rollouts
 from edgeflow_mlflow.cli.server import server
 from edgeflow_mlflow.cli.simulate import simulate
@@ -19,5 +21,5 @@ def main() -> None:
     """Which model runs on which device, and taking it back."""
 
 
-for command in (server, tokens, targets, deployments, rollouts, audit, simulate):
+for command in (server, tokens, targets, deployments, rollouts, audit, drift, telemetry, alerts, simulate):
     main.add_command(command)

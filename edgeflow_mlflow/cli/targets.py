@@ -81,6 +81,35 @@ def diagnose(server: str | None, target: str) -> None:
 
 @targets.command()
 @options.server
+@options.as_json
+@click.argument("target")
+def captures(server: str | None, json: bool, target: str) -> None:
+    """Requests that a device has kept whole, as its deployment asked with -C capture_rate."""
+    found = show.client(server).captures(target)
+    if json:
+        show.as_json(found)
+        return
+    rows = [(item.id, item.at, str(item.size)) for item in found]
+    show.table(
+        ("capture", "at", "bytes"),
+        rows,
+        empty=f"{target} has kept no request; a deployment asks for some with -C capture_rate=0.01",
+    )
+
+
+@targets.command()
+@options.server
+@click.option("--inputs", is_flag=True, help="Only what was asked, as POST /infer takes it.")
+@click.argument("target")
+@click.argument("capture_id")
+def capture(server: str | None, inputs: bool, target: str, capture_id: str) -> None:
+    """Fetch a request that a device has kept, with its answer. As JSON."""
+    found = show.client(server).capture(target, capture_id)
+    show.as_json({"inputs": found.inputs} if inputs else found)
+
+
+@targets.command()
+@options.server
 @click.argument("target")
 @click.argument("labels", nargs=-1, required=True)
 def label(server: str | None, target: str, labels: tuple[str, ...]) -> None:

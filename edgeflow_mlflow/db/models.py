@@ -11,6 +11,15 @@ from typing import Any
 from sqlalchemy import BigInteger, Boolean, Float, Index, Integer, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
+from edgeflow_mlflow.db.alert_models import (
+    Alert,
+    AlertGroup,
+    AlertRule,
+    Counter,
+    Delivery,
+    Receiver,
+    Silence,
+)
 from edgeflow_mlflow.db.base import ID, PREFIX, Base, UtcDateTime
 from edgeflow_mlflow.db.rollout_models import (
     Audit,
@@ -20,16 +29,39 @@ from edgeflow_mlflow.db.rollout_models import (
     RolloutMember,
     RolloutWave,
 )
+from edgeflow_mlflow.db.telemetry_models import (
+    Drift,
+    DriftThresholds,
+    LearnedBaseline,
+    MergedWindows,
+    RefusedTelemetry,
+    UnjudgedWindow,
+    Window,
+)
 
 __all__ = [
+    "Alert",
+    "AlertGroup",
+    "AlertRule",
     "Audit",
     "Base",
+    "Counter",
+    "Delivery",
     "Deployment",
+    "Drift",
+    "DriftThresholds",
     "Execution",
+    "LearnedBaseline",
+    "MergedWindows",
+    "Receiver",
+    "RefusedTelemetry",
     "Rollout",
     "RolloutMember",
     "RolloutWave",
+    "Silence",
+    "UnjudgedWindow",
     "UtcDateTime",
+    "Window",
 ]
 
 

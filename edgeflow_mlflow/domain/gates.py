@@ -1,7 +1,4 @@
-"""Whether a wave went well enough for the next: facts in, readings out. A gate is one function.
-
-Telemetry plugs in here: a further gate reads further facts.
-"""
+"""Whether a wave went well enough for the next: facts in, readings out. A gate is one function."""
 
 from __future__ import annotations
 
@@ -26,6 +23,7 @@ class Limits:
     minimum_executed: int = 5
     max_error_rate: float | None = None
     max_latency_ratio: float | None = None
+    max_drift_rate: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +34,9 @@ class Facts:
     `latency_ratio` is the mean run of the new model over that of the model before, weighted by requests;
     None where no trial compared them. `accepted` are ends that somebody has looked at who then resumed: they
     say nothing any more, and nobody waits for them.
+
+    `watched` are targets that serve the new model, `judged` those of them whose telemetry was judged often
+    enough for an alarm, `drifted` those with one; `is_judged` says that nobody waits for more of it.
     """
 
     targets: int = 0
@@ -46,6 +47,10 @@ class Facts:
     trial_errors: int = 0
     latency_ratio: float | None = None
     is_over: bool = False
+    watched: int = 0
+    judged: int = 0
+    drifted: int = 0
+    is_judged: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +122,32 @@ def latency(limits: Limits, facts: Facts) -> Reading | None:
     return Reading(gate="latency", verdict=verdict, value=ratio, limit=limit, text=text)
 
 
-GATES: tuple[Gate, ...] = (failure_rate, error_rate, latency)
+def drift(limits: Limits, facts: Facts) -> Reading | None:
+    """Targets whose inputs or outputs have drifted from what the new model was trained on."""
+    limit = limits.max_drift_rate
+    if limit is None:
+        return None
+
+    def reading(verdict: Verdict, text: str, value: float | None = None) -> Reading:
+        return Reading(gate="drift", verdict=verdict, value=value, limit=limit, text=text)
+
+    if facts.judged == 0:
+        if facts.watched == 0:
+            return reading(Verdict.OK, "no device of this wave serves the new model")
+        text = f"none of {facts.watched} devices has sent enough telemetry for a verdict on drift"
+        return reading(Verdict.OK if facts.is_judged else Verdict.WAIT, text)
+    rate = facts.drifted / facts.judged
+    text = f"{facts.drifted} of {facts.judged} judged devices have drifted"
+    # Half of them is enough to go on by: some robots stand still all day.
+    minimum = max(-(-facts.watched // 2), min(limits.minimum_executed, facts.watched))
+    if facts.judged < minimum and not facts.is_judged:
+        return reading(Verdict.WAIT, f"{text}; {minimum} verdicts are needed", rate)
+    if rate > limit:
+        return reading(Verdict.FAIL, f"{text}, more than {limit:.0%}", rate)
+    return reading(Verdict.OK, text, rate)
+
+
+GATES: tuple[Gate, ...] = (failure_rate, error_rate, latency, drift)
 
 
 def read(limits: Limits, facts: Facts) -> tuple[Reading, ...]:

@@ -16,7 +16,23 @@ from edgeflow_mlflow import errors
 from edgeflow_mlflow.broker import port
 from edgeflow_mlflow.db.engine import FenceLostError
 from edgeflow_mlflow.hub.loop import Loop
-from edgeflow_mlflow.services import advance, enrol, ingest, lease, membership, reconcile, rpc
+from edgeflow_mlflow.hub.sender import Sender
+from edgeflow_mlflow.services import (
+    advance,
+    alerting,
+    counters,
+    drift,
+    drift_rows,
+    enrol,
+    ingest,
+    lease,
+    membership,
+    pooling,
+    reconcile,
+    retention,
+    rpc,
+    telemetry,
+)
 from edgeflow_mlflow.services.state import State
 
 logger = logging.getLogger(__name__)
@@ -27,6 +43,10 @@ _MEMBERSHIP_S = 5.0
 _REVOCATION_S = 2.0
 _RETENTION_S = 600.0
 _BROKER_RETRY_S = 10.0
+_SEND_S = 1.0
+_COUNT_S = 15.0
+# A look that has just ended is not begun again at once, whatever the setting says.
+_LEAST_S = 0.2
 
 BrokerFactory = Callable[[port.Handlers], port.Broker | None]
 
@@ -41,6 +61,7 @@ class Hub:
         self._broker: port.Broker | None = None
         self._broker_error = ""
         self.stopped = threading.Event()
+        self._sender = Sender(state, self.stopped.set)
         self._loops = [
             self._loop("lease", lease.RENEW_S, self._renew),
             self._loop("publish", _PUBLISH_S, self._publish),
@@ -48,6 +69,11 @@ class Hub:
             self._loop("membership", _MEMBERSHIP_S, lambda: membership.follow(self._state)),
             self._loop("revocation", _REVOCATION_S, self._close_revoked),
             self._loop("retention", _RETENTION_S, self._retain),
+            self._loop("drift", state.config["drift.every_s"], self._judge),
+            self._loop("pooling", state.config["drift.pool_every_s"], self._pool),
+            self._loop("alerts", max(_LEAST_S, state.config["alerts.every_s"]), self._look),
+            self._loop("notifications", _SEND_S, self._sender.step),
+            self._loop("counters", _COUNT_S, lambda: counters.count_windows(self._state)),
             self._loop("broker", _BROKER_RETRY_S, self._keep_broker),
         ]
 
@@ -69,6 +95,7 @@ class Hub:
     def stop(self) -> None:
         """End everything and let the next hub begin at once."""
         self.stopped.set()
+        self._sender.stop()
         for loop in self._loops:
             loop.stop()
         # Another hub may be at work by now: what this one still wants to write is refused, and that is all.
@@ -152,6 +179,18 @@ class Hub:
     def _retain(self) -> None:
         reconcile.forget_old_reports(self._state)
         rpc.forget_expired(self._state)
+        drift_rows.forget_old(self._state)
+        retention.retain(self._state)
+        alerting.forget_old(self._state)
+
+    def _look(self) -> None:
+        alerting.evaluate(self._state)
+
+    def _judge(self) -> None:
+        drift.evaluate(self._state)
+
+    def _pool(self) -> None:
+        pooling.evaluate(self._state)
 
     # ---- from devices
 
@@ -174,6 +213,12 @@ class Hub:
                 case topics.Kind.PRESENCE:
                     presence = documents.decode(documents.Presence, payload)
                     ingest.presence(self._state, target, presence, connected=True)
+                case topics.Kind.TELEMETRY:
+                    answer = telemetry.take(self._state, target, [payload])
+                    for problem in answer.refused.values():
+                        raise agent_errors.ContractError(problem)
+                    for stored in answer.stored:
+                        self._send(target, topics.Kind.STORED, documents.encode(stored))
                 case topics.Kind.RPC_RESPONSE:
                     rpc.answered(self._state, target, documents.decode(documents.RpcResponse, payload))
                 case _:

@@ -68,6 +68,9 @@ KEYS: tuple[Key, ...] = (
     _key("min_executed", "rollout", "minimum_executed", int, "a number", "so many ends before there is a verdict, or all of the wave (default 5)"),
     _key("gate_error_rate", "rollout", "max_error_rate", float, "a share from 0 to 1", "errors in all trials of a wave, beyond which it has failed (default: not looked at)"),
     _key("gate_latency_ratio", "rollout", "max_latency_ratio", float, "a ratio", "run time in the trials of a wave against the version before, beyond which it has failed (default: not looked at)"),
+    _key("max_drift_rate", "rollout", "max_drift_rate", float, "a share from 0 to 1", "devices of a wave with a drift alarm, of those that were judged, beyond which it has failed (default: not looked at)"),
+    _key("drift_gate", "rollout", "drift_gate", str.strip, "inputs, outputs or both", "whose drift counts for max_drift_rate (default both)"),
+    _key("drift_wait", "rollout", "drift_wait_s", float, "seconds", "how long a wave waits for telemetry of its last device (default 3600)"),
     _key("offline_wait", "rollout", "offline_wait_s", float, "seconds", "how long a wave waits for a device that does not answer (default 600)"),
     _key("retries", "rollout", "retries", _retries, "tries by class as transfer:3,silence:1,space:0", "how often a device tries again after an end of this class (these are the defaults)"),
     _key("providers", "runtime", "providers", _words, "execution providers with commas", "in order of preference (default: the device's own)"),
@@ -75,6 +78,8 @@ KEYS: tuple[Key, ...] = (
     _key("max_concurrent", "runtime", "max_concurrent", int, "a number", "inferences at once (default 0: the device's own)"),
     _key("load_timeout", "runtime", "load_timeout_s", float, "seconds", "how long the trial load may take (default 120)"),
     _key("max_memory_mb", "runtime", "max_memory_mb", int, "MiB", "how much memory the trial load may take (default 4096)"),
+    _key("window_seconds", "monitor", "window_s", float, "seconds", "how long a window of telemetry is (default 60)"),
+    _key("capture_rate", "monitor", "capture_rate", float, "a share from 0 to 1", "requests that each device keeps whole, to be fetched with `edgeflow targets captures` (default 0)"),
 )  # fmt: skip
 _BY_NAME = {key.name: key for key in KEYS}
 _FOR_CREATE = frozenset(_BY_NAME) - {"reason", "keep_serving"}
@@ -91,6 +96,7 @@ def read(config: Mapping[str, Any] | None, verb: str) -> dict[str, dict[str, Any
         "client": {},
         "trial": {},
         "runtime": {},
+        "monitor": {},
         "rollout": {},
     }
     for name, value in (config or {}).items():

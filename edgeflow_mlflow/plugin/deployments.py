@@ -51,7 +51,9 @@ class EdgeflowDeploymentClient(base.BaseDeploymentClient):
                 "model_uri": model_uri,
                 "where": _where(keys["where"], endpoint) or {},
                 "runtime": keys["runtime"],
+                "monitor": keys["monitor"],
                 "trial": keys["trial"],
+                "rollout": keys["rollout"],
                 **keys["request"],
             },
         )
@@ -73,6 +75,7 @@ class EdgeflowDeploymentClient(base.BaseDeploymentClient):
             "model_uri": model_uri,
             "where": _where(keys["where"], endpoint),
             "runtime": keys["runtime"] or None,
+            "monitor": keys["monitor"] or None,
             "trial": keys["trial"] or None,
             "rollout": keys["rollout"] or None,
             **keys["request"],

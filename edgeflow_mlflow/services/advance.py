@@ -42,7 +42,7 @@ def advance_all(state: State) -> None:
         # Most looks find nothing to do, and need no lock to find that.
         with state.database.read() as session:
             rollout = session.get_one(models.Rollout, rollout_id)
-            decision = rollouts.decide(counting.snapshot(session, rollout, state.now()), state.now())
+            decision = _decide(state, session, rollout)
             is_news = decision.why != rollout.why or _told(decision) != _wave(session, rollout).readings
         if decision.action is None and not is_news:
             continue
@@ -63,7 +63,7 @@ def advance(
     the deployment's: another one when a gate has brought an earlier version back."""
     for _ in range(most):
         session.flush()
-        decision = rollouts.decide(counting.snapshot(session, rollout, state.now()), state.now())
+        decision = _decide(state, session, rollout)
         wave = _wave(session, rollout)
         if rollouts.State(rollout.state) is rollouts.State.RUNNING:
             rollout.why = decision.why
@@ -73,6 +73,12 @@ def advance(
             break
         rollout = _apply(state, session, rollout, wave, decision)
     return rollout
+
+
+def _decide(state: State, session: Session, rollout: models.Rollout) -> Decision:
+    now = state.now()
+    found = counting.snapshot(session, rollout, now, evaluations=state.config["drift.n"])
+    return rollouts.decide(found, now)
 
 
 def _wave(session: Session, rollout: models.Rollout) -> models.RolloutWave:

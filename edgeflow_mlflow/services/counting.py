@@ -5,10 +5,11 @@ A handful of aggregates over the members of the waves so far, whatever the size 
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Select, and_, case, func, or_, select
+from sqlalchemy import Select, and_, case, distinct, func, or_, select
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.elements import ColumnElement
 
@@ -19,7 +20,7 @@ from edgeflow_mlflow.domain.gates import Facts
 from edgeflow_mlflow.domain.rollouts import OnFailure, Snapshot, Wave, WaveState
 from edgeflow_mlflow.services import revisions, strategy
 
-_Member, _Execution, _Target = models.RolloutMember, models.Execution, models.Target
+_Member, _Execution, _Target, _Drift = models.RolloutMember, models.Execution, models.Target, models.Drift
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 _UNTAKEN = (Step.PENDING.value, Step.OFFERED.value)
 # What a target has not been reached with in time says nothing of the model; silence in the middle does.
@@ -66,8 +67,8 @@ def due_again(rollout: models.Rollout, now: datetime) -> ColumnElement[bool]:
     return and_(_again(rollout), or_(*waited)) if waited else _Member.target_id.is_(None)
 
 
-def snapshot(session: Session, rollout: models.Rollout, now: datetime) -> Snapshot:
-    """What there is to decide from."""
+def snapshot(session: Session, rollout: models.Rollout, now: datetime, *, evaluations: int = 3) -> Snapshot:
+    """What there is to decide from. Drift was judged when there were so many `evaluations`."""
     settings = rollout.settings.get(strategy.GROUP, {})
     plan = strategy.plan(settings)
     wave = session.get_one(models.RolloutWave, (rollout.id, rollout.wave))
@@ -117,6 +118,18 @@ def snapshot(session: Session, rollout: models.Rollout, now: datetime) -> Snapsh
         int(value or 0) for value in row[:-2]
     )
     ours, usual = (float(value or 0) for value in row[-2:])
+    facts = Facts(
+        targets=targets,
+        accepted=accepted_,
+        executed=executed_,
+        failed=failed_,
+        trial_requests=requests,
+        trial_errors=errors_,
+        latency_ratio=ours / usual if usual else None,
+        is_over=not (waiting or open_ or due),
+    )
+    if plan.limits.max_drift_rate is not None:
+        facts = _with_drift(session, rollout, facts, ended, now, evaluations)
     return Snapshot(
         state=rollouts.State(rollout.state),
         plan=plan,
@@ -134,17 +147,44 @@ def snapshot(session: Session, rollout: models.Rollout, now: datetime) -> Snapsh
             started_at=wave.started_at,
             soak_until=wave.soak_until,
             approved=wave.approved_at is not None,
-            facts=Facts(
-                targets=targets,
-                accepted=accepted_,
-                executed=executed_,
-                failed=failed_,
-                trial_requests=requests,
-                trial_errors=errors_,
-                latency_ratio=ours / usual if usual else None,
-                is_over=not (waiting or open_ or due),
-            ),
+            facts=facts,
         ),
+    )
+
+
+def _with_drift(
+    session: Session,
+    rollout: models.Rollout,
+    facts: Facts,
+    ended: ColumnElement[bool],
+    now: datetime,
+    evaluations: int,
+) -> Facts:
+    """What is known of the drift of those that serve the new model since the wave began."""
+    settings = rollout.settings.get(strategy.GROUP, {})
+    serving = members(rollout).where(ended, _Execution.state == Step.DEPLOYED.value)
+    watched, latest = session.execute(
+        serving.with_only_columns(func.count(), func.max(_Execution.finished_at), maintain_column_froms=True)
+    ).one()
+    digest = select(models.Bundle.digest).where(models.Bundle.id == rollout.bundle_id).scalar_subquery()
+    verdicts = and_(
+        _Drift.scope == "target",
+        _Drift.scope_id == _Member.target_id,
+        _Drift.digest == digest,
+        _Drift.kind.in_(strategy.drift_kinds(settings)),
+        _Drift.updated_at > _Execution.finished_at,
+    )
+    known = or_(_Drift.evaluations >= evaluations, _Drift.alarm.is_(True))
+    judged, drifted = session.execute(
+        serving.join(_Drift, verdicts).with_only_columns(
+            func.count(distinct(case((known, _Drift.scope_id)))),
+            func.count(distinct(case((_Drift.alarm.is_(True), _Drift.scope_id)))),
+            maintain_column_froms=True,
+        )
+    ).one()
+    waited = latest is None or now >= latest + strategy.drift_wait(settings)
+    return dataclasses.replace(
+        facts, watched=watched, judged=judged, drifted=drifted, is_judged=facts.is_over and waited
     )
 
 

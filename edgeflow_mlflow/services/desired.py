@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -175,8 +175,14 @@ def describe(execution_id: str, work: Assignment) -> documents.DesiredDeployment
         interface=documents.from_builtins(documents.Interface, bundle.interface),
         runtime=documents.from_builtins(documents.Runtime, settings.get("runtime", {})),
         trial=documents.from_builtins(documents.Trial, settings.get("trial", {})),
-        monitor=documents.Monitor(baseline_sha256=bundle.baseline_sha256),
+        monitor=monitor(bundle, settings),
     )
+
+
+def monitor(bundle: models.Bundle, settings: Mapping[str, Any]) -> documents.Monitor:
+    """What telemetry of this bundle measures against, and how."""
+    given = documents.from_builtins(documents.Monitor, settings.get("monitor", {}))
+    return msgspec.structs.replace(given, baseline_sha256=bundle.baseline_sha256)
 
 
 def _check(deployment: documents.DesiredDeployment) -> None:

@@ -1,8 +1,8 @@
 """The server's keys: made once, kept in files that only it may read, never in the database.
 
 The root key signs the trust document, the signing key signs desired documents, the secret derives
-device credentials (so that an enrolment whose answer was lost can be answered again). The root key's
-fingerprint is the fleet's id.
+device credentials (so that an enrolment whose answer was lost can be answered again) and the key that
+seals what must be in the database but is nobody's to read. The root key's fingerprint is the fleet's id.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -32,6 +34,7 @@ from edgeflow_mlflow import errors
 from edgeflow_mlflow.services import leftovers
 
 _SECRET_BYTES = 32
+_NONCE_BYTES = 12
 
 
 class Keyring:
@@ -58,6 +61,21 @@ class Keyring:
     def derive_secret(self, credential_id: str) -> str:
         """The secret part of a credential, in hex: the same each time it is asked for."""
         return hmac.new(self._secret, credential_id.encode(), hashlib.sha256).hexdigest()
+
+    def seal(self, content: bytes, place: str) -> bytes:
+        """The content, to be read by nobody without these keys; `place` says where it belongs."""
+        nonce = os.urandom(_NONCE_BYTES)
+        return nonce + self._sealer().encrypt(nonce, content, place.encode())
+
+    def unseal(self, sealed: bytes, place: str) -> bytes | None:
+        """What was sealed for that place; None when it was sealed for another, or with other keys."""
+        try:
+            return self._sealer().decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], place.encode())
+        except (InvalidTag, ValueError):
+            return None
+
+    def _sealer(self) -> AESGCM:
+        return AESGCM(hmac.new(self._secret, b"edgeflow.seal.v1", hashlib.sha256).digest())
 
 
 def open_keyring(folder: Path) -> Keyring:

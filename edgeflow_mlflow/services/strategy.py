@@ -15,6 +15,8 @@ GROUP = "rollout"
 # A setting of one rollout: the next one of the same deployment does not begin at the same moment.
 ONCE = frozenset({"start_at"})
 _OFFLINE_WAIT_S = 600.0
+_DRIFT_WAIT_S = 3600.0
+_DRIFT_KINDS = {"inputs": ("input",), "outputs": ("output",), "both": ("input", "output")}
 
 
 def check(groups: Mapping[str, Mapping[str, Any]]) -> None:
@@ -59,6 +61,7 @@ def plan(settings: Mapping[str, Any]) -> Plan:
             minimum_executed=settings.get("minimum_executed", Limits.minimum_executed),
             max_error_rate=settings.get("max_error_rate"),
             max_latency_ratio=settings.get("max_latency_ratio"),
+            max_drift_rate=settings.get("max_drift_rate"),
         ),
     )
 
@@ -66,6 +69,16 @@ def plan(settings: Mapping[str, Any]) -> Plan:
 def retry(settings: Mapping[str, Any]) -> dict[str, int]:
     """How often a target may try again, by class of what went wrong."""
     return {**retries.DEFAULT, **settings.get("retries", {})}
+
+
+def drift_kinds(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """Which features the gate on drift looks at."""
+    return _DRIFT_KINDS[settings.get("drift_gate", "both")]
+
+
+def drift_wait(settings: Mapping[str, Any]) -> timedelta:
+    """How long the gate on drift waits for telemetry of the last device of a wave."""
+    return timedelta(seconds=settings.get("drift_wait_s", _DRIFT_WAIT_S))
 
 
 def offline_wait(settings: Mapping[str, Any]) -> timedelta:

@@ -39,7 +39,7 @@ class World:
     def ask(self, method: str, rule: str, who: str, **more: Any) -> Answer:
         path = re.sub(r"<(\w+)>", lambda match: PLACES.get(match[1], "nothing"), rule)
         headers = {**self.identities[who], **more.pop("headers", {})}
-        if method in ("POST", "PATCH") and "body" not in more and "data" not in more:
+        if method in ("POST", "PUT", "PATCH") and "body" not in more and "data" not in more:
             more["body"] = {}
         return request(method, f"{self.server.api}{path}", headers=headers, **more)
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from edgeflow_mlflow.plugin import deployments
+from edgeflow_mlflow.plugin import deploy_keys, deployments
 from edgeflow_mlflow.plugin.deployments import EdgeflowDeploymentClient
 
 
@@ -53,3 +53,32 @@ def test_an_update_sends_only_what_was_given(monkeypatch: pytest.MonkeyPatch) ->
     client.update_deployment("iris", "models:/iris/2")
     assert not sent[1]["trial"]
     assert not sent[1]["runtime"]
+
+
+@pytest.mark.parametrize("verb", ["create", "update"])
+def test_no_key_is_left_behind(verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = {
+        "providers": "cpu", "retries": "transfer:1", "start_at": "2026-12-01T00:00:00Z", "waves": "1,100%",
+        "on_failure": "pause", "window": "0 2 * * *", "window_zone": "UTC", "drift_gate": "both",
+        "reason": "why", "max_memory_mb": "64",
+    }  # fmt: skip
+    client = EdgeflowDeploymentClient("edgeflow:http://127.0.0.1:1")
+    sent: list[dict[str, Any]] = []
+
+    def take(*given: Any) -> Any:
+        sent.append(json.loads(msgspec.json.encode(given[-1])))
+        return msgspec.defstruct("View", [("name", str)])("iris")
+
+    monkeypatch.setattr(client._client, "create_deployment", take)
+    monkeypatch.setattr(client._client, "change_deployment", take)
+    monkeypatch.setattr(client, "_finish", lambda *_: {})
+    known = [key for key in deploy_keys.KEYS if key.name in deploy_keys.ALLOWED[verb]]
+    for key in (item for item in known if item.group not in ("client", "where")):
+        text = texts.get(key.name) or ("true" if key.wants == "true or false" else "1")
+        if verb == "create":
+            client.create_deployment("iris", "models:/iris/1", config={key.name: text})
+        else:
+            client.update_deployment("iris", config={key.name: text})
+        body = sent.pop()
+        found = body if key.group == "request" else body[key.group]
+        assert key.field in found, f"-C {key.name} goes nowhere"

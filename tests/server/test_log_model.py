@@ -255,6 +255,14 @@ def test_a_fixed_batch_is_run_in_whole_batches() -> None:
     assert baseline(folder)["inputs"][0]["n"] == 10
 
 
+def test_the_baseline_has_the_numbers_that_the_graph_takes() -> None:
+    steps = np.random.default_rng(1).integers(0, 8, size=(500, 4)) / 10
+    for samples in (steps, pd.DataFrame(steps, columns=list("abcd"))):
+        found = baseline(folder_of(log_model(graph(["n", 4]), samples=samples)))
+        # A device sees 0.1 as the nearest number of 32 bits: that must be no value that nobody has seen.
+        assert found["inputs"][0]["discrete"]["value"] == [float(np.float32(step / 10)) for step in range(8)]
+
+
 def test_many_samples_are_run_in_part() -> None:
     samples = np.random.default_rng(1).normal(size=(30_000, 4)).astype(np.float32)
     folder = folder_of(log_model(graph(["n", 4]), samples=samples))

@@ -79,6 +79,32 @@ def test_gates_that_are_not_set_up_say_nothing(limits: Limits, facts: Facts, ver
     assert [reading.verdict for reading in gates.read(limits, facts)] == verdicts
 
 
+GATED = Limits(max_drift_rate=0.1, minimum_executed=2)
+
+
+@pytest.mark.parametrize(
+    ("facts", "verdict"),
+    [
+        (Facts(), Verdict.OK),
+        (Facts(watched=10), Verdict.WAIT),
+        (Facts(watched=10, is_judged=True), Verdict.OK),
+        (Facts(watched=10, judged=4), Verdict.WAIT),
+        (Facts(watched=10, judged=4, drifted=4), Verdict.WAIT),
+        (Facts(watched=10, judged=4, drifted=1, is_judged=True), Verdict.FAIL),
+        (Facts(watched=10, judged=5), Verdict.OK),
+        (Facts(watched=10, judged=10, drifted=1), Verdict.OK),
+        (Facts(watched=10, judged=10, drifted=2), Verdict.FAIL),
+        (Facts(watched=3, judged=1), Verdict.WAIT),
+        (Facts(watched=1, judged=1, drifted=1), Verdict.FAIL),
+    ],
+)
+def test_drift_waits_for_half_of_the_wave_but_not_for_ever(facts: Facts, verdict: Verdict) -> None:
+    reading = gates.drift(GATED, facts)
+    assert reading is not None
+    assert reading.verdict is verdict
+    assert reading.text
+
+
 def running(**changes: object) -> Wave:
     return Wave(number=2, state=WaveState.RUNNING, is_last=False, started_at=NOW, **changes)  # type: ignore[arg-type]
 

@@ -42,6 +42,14 @@ class TrialSettings(Input, frozen=True):
     max_latency_ratio: Annotated[float, msgspec.Meta(ge=0, le=1000)] | msgspec.UnsetType = msgspec.UNSET
 
 
+class MonitorSettings(Input, frozen=True):
+    """How long a window of telemetry is (absent: 60 s), and which share of requests a device keeps whole, to
+    be fetched on demand (absent: none)."""
+
+    window_s: Annotated[float, msgspec.Meta(ge=1, le=3600)] | msgspec.UnsetType = msgspec.UNSET
+    capture_rate: Annotated[float, msgspec.Meta(ge=0, le=1)] | msgspec.UnsetType = msgspec.UNSET
+
+
 class DeploymentCreate(Input, frozen=True):
     """Bind a model to targets. A URI with an alias is followed unless `follow_alias` is false."""
 
@@ -50,6 +58,7 @@ class DeploymentCreate(Input, frozen=True):
     where: Place
     runtime: RuntimeSettings = RuntimeSettings()
     trial: TrialSettings = TrialSettings()
+    monitor: MonitorSettings = MonitorSettings()
     rollout: RolloutSettings = RolloutSettings()
     follow_alias: bool = True
     replace: bool = False
@@ -63,6 +72,7 @@ class DeploymentChange(Input, frozen=True):
     where: Place | None = None
     runtime: RuntimeSettings = RuntimeSettings()
     trial: TrialSettings = TrialSettings()
+    monitor: MonitorSettings = MonitorSettings()
     rollout: RolloutSettings = RolloutSettings()
     follow_alias: bool = True
     replace: bool = False
@@ -89,8 +99,8 @@ class Model(Output, frozen=True):
 
 
 class RolloutView(Output, frozen=True):
-    """One revision of a deployment. `counts` has the executions by state, `runtime` and `trial` the
-    settings that were given; `state` says how the rollout goes, `why` what it waits for or why it stopped."""
+    """One revision of a deployment. `counts` has the executions by state, `runtime`, `trial` and
+    `monitor` the settings that were given; `state` says how the rollout goes, `why` what it waits for or why it stopped."""
 
     number: int
     state: str
@@ -102,6 +112,7 @@ class RolloutView(Output, frozen=True):
     counts: dict[str, int]
     runtime: documents.Runtime
     trial: documents.Trial
+    monitor: documents.Monitor
     reason: str
     created_at: datetime
     created_by: str

@@ -26,6 +26,32 @@ class DiagnoseRequest(Input, frozen=True):
     timeout_s: Timeout = 10.0
 
 
+class CaptureView(Output, frozen=True):
+    """A request that a device has kept whole; `size` in bytes of JSON, `at` by the device's clock."""
+
+    id: str
+    at: str
+    size: int
+
+
+class CaptureList(Output, frozen=True):
+    """Requests that a device has kept, the newest first."""
+
+    captures: list[CaptureView]
+
+
+class Capture(Output, frozen=True):
+    """A request and its answer, whole: `inputs` by name are what `POST /infer` takes as `{"inputs": …}`."""
+
+    id: str
+    at: str
+    model: str
+    version: str
+    digest: str
+    inputs: dict[str, Any]
+    outputs: dict[str, Any]
+
+
 class RemoteAnswer(Output, frozen=True):
     """The device's answer, with the status that its own HTTP would give."""
 

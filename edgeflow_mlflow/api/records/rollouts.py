@@ -45,6 +45,9 @@ class RolloutSettings(Input, frozen=True):
     max_latency_ratio: Annotated[float, msgspec.Meta(gt=0, le=1000)] | msgspec.UnsetType | None = (
         msgspec.UNSET
     )
+    max_drift_rate: Rate | msgspec.UnsetType | None = msgspec.UNSET
+    drift_gate: Literal["inputs", "outputs", "both"] | msgspec.UnsetType = msgspec.UNSET
+    drift_wait_s: _Week | msgspec.UnsetType = msgspec.UNSET
     offline_wait_s: _Week | msgspec.UnsetType = msgspec.UNSET
     retries: dict[str, Annotated[int, msgspec.Meta(ge=0, le=20)]] | msgspec.UnsetType = msgspec.UNSET
 
