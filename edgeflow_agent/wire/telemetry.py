@@ -133,7 +133,8 @@ class TelemetryResponse(_Record, frozen=True):
 
 
 class BaselineUpload(_Record, frozen=True):
-    """A baseline that a device has made itself for the bundle of that digest: the file, in zlib or as it is."""
+    """A baseline that a device has made itself for the bundle of that digest: the file as it is, or in
+    zlib."""
 
     digest: Name
     baseline: bytes
