@@ -87,9 +87,7 @@ def main() -> int:
                 for number in range(given.rounds):
                     pair = {}
                     for url in (without, watched) if number % 2 else (watched, without):
-                        pair[url] = load.ask(
-                            url, body, kind, connections=CONNECTIONS, seconds=given.seconds
-                        )
+                        pair[url] = load.ask(url, body, kind, connections=CONNECTIONS, seconds=given.seconds)
                     found.append((pair[without], pair[watched]))
             ratio = statistics.median(two.p50_ms / one.p50_ms for one, two in found)
             rate = statistics.median(one.per_second / two.per_second for one, two in found)

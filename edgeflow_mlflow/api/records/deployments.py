@@ -99,8 +99,8 @@ class Model(Output, frozen=True):
 
 
 class RolloutView(Output, frozen=True):
-    """One revision of a deployment. `counts` has the executions by state; `runtime`, `trial` and `monitor` are
-    the settings that were given; `state` says how the rollout goes, `why` what it waits for or why it
+    """One revision of a deployment. `counts` has the executions by state; `runtime`, `trial` and `monitor`
+    are the settings that were given; `state` says how the rollout goes, `why` what it waits for or why it
     stopped."""
 
     number: int
