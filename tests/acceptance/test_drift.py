@@ -13,6 +13,7 @@ from sklearn.linear_model import LogisticRegression
 
 import edgeflow_mlflow
 from edgeflow_mlflow.api import records
+from edgeflow_mlflow.client import ApiError
 from tests.harness import Agent, Server, deployed, tracking, until
 from tests.server.receiving import http_receiver
 
@@ -78,7 +79,10 @@ def test_a_shift_is_told_once_and_so_is_its_end(watching: Server, tmp_path: Path
         stack.callback(agent.stop)
         client.create_deployment(
             records.DeploymentCreate(
-                name="arm", model_uri="models:/arm/1", where=records.Place(targets=["robot-07"])
+                name="arm",
+                model_uri="models:/arm/1",
+                where=records.Place(targets=["robot-07"]),
+                monitor=records.MonitorSettings(capture_rate=0.2),
             )
         )
         deployed(watching, "arm")
@@ -124,3 +128,12 @@ def test_a_shift_is_told_once_and_so_is_its_end(watching: Server, tmp_path: Path
         assert receiver.statuses() == ["firing", "resolved"]
         assert client.telemetry(target="robot-07").points[-1].requests > 0
         assert client.refused_telemetry("robot-07") == []
+        # A request that the device has kept can be fetched, in many messages, and asked again.
+        kept = until(lambda: client.captures("robot-07"), "a capture")
+        found = client.capture("robot-07", kept[0].id)
+        assert len(next(iter(found.inputs.values()))) == 200
+        again = agent.infer({"inputs": found.inputs})
+        assert again.json["outputs"] == found.outputs
+        with pytest.raises(ApiError, match="no capture") as caught:
+            client.capture("robot-07", "0" * 16 + "-" + "0" * 8)
+        assert caught.value.status == 404
