@@ -6,6 +6,7 @@ same code describes training samples and what a device sees, so both count the s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ Array = npt.NDArray[Any]
 CHANNELS = (1, 3, 4)
 # A table of more columns without names is one long vector: an embedding, not a table.
 _MOST_COLUMNS = 64
+_MOST_AT_ONCE = 2**18
 
 
 class Described(msgspec.Struct, frozen=True):
@@ -97,8 +99,12 @@ def input_statistics(array: Array, *, only: set[str] | None = None) -> dict[str,
     other numbers `norm` and `mean` (and `length` of the second axis is that of every row, so it is one too).
     `only` names those that are wanted."""
     rows = len(array)
+    if rows > 1 and array.size > _MOST_AT_ONCE:
+        # In float64 and with all that lies between, a large batch would take many times its memory.
+        halves = [input_statistics(half, only=only) for half in (array[: rows // 2], array[rows // 2 :])]
+        return {word: np.concatenate([half[word] for half in halves]) for word in halves[0]}
     if array.dtype.kind in "OUS":
-        flat = array.reshape(rows, -1)
+        flat = _flat(array)
         return {"length": np.array([sum(_length(item) for item in row) for row in flat], dtype=np.float64)}
     if array.dtype.kind not in "iufb":
         return {}
@@ -107,7 +113,7 @@ def input_statistics(array: Array, *, only: set[str] | None = None) -> dict[str,
         return dict(image_statistics(array, channels[0]))
     found: dict[str, Column] = {}
     if array.ndim >= 2:
-        flat = np.asarray(array, dtype=np.float64).reshape(rows, -1)
+        flat = _flat(np.asarray(array, dtype=np.float64))
         if flat.shape[1]:
             with np.errstate(over="ignore", invalid="ignore"):
                 found["norm"] = np.sqrt(np.einsum("ij,ij->i", flat, flat))
@@ -164,6 +170,11 @@ def _column(array: Array, column: int) -> Column | None:
     if array.ndim == 1:
         return array if column == 0 else None
     return array[:, column] if array.ndim == 2 and column < array.shape[1] else None
+
+
+def _flat(array: Array) -> Array:
+    """Two axes; of no rows as well, for which numpy cannot tell the second."""
+    return array.reshape(len(array), math.prod(array.shape[1:]))
 
 
 def _length(value: Any) -> int:

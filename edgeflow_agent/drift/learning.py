@@ -12,6 +12,8 @@ from edgeflow_agent.drift.features import Described
 
 # With more, the file would be too large for the request that brings it to the server.
 _MOST_FEATURES = 128
+# Values of single requests are put together when so many have come: each holds its whole request else.
+_MOST_PARTS = 128
 
 
 class Learner:
@@ -37,12 +39,11 @@ class Learner:
         """Keep the features of these rows."""
         arrays = {name: value for name, value in feed.items() if isinstance(value, np.ndarray) and value.ndim}
         described = [item for name, array in arrays.items() for item in self._of_input(name, array)]
-        for item in described:
-            self._inputs.setdefault(item.name, []).append(item)
         given = features.of_outputs(outputs, self._labels)
-        for item in given:
-            self._outputs.setdefault(item.name, []).append(item)
-        self._rows += max((len(item.values) for item in [*described, *given]), default=0)
+        _keep(described, self._inputs)
+        _keep(given, self._outputs)
+        # An output need not have an axis of rows: three hundred boxes of one image are one row.
+        self._rows += max((len(item.values) for item in described or given), default=0)
 
     def baseline(self) -> bytes:
         """The file, as docs/baseline.md describes it."""
@@ -59,6 +60,16 @@ class Learner:
             Described(column, item.values, item.source)
             for column, item in zip(self._columns, found, strict=True)
         ]
+
+
+def _keep(items: Sequence[Described], known: dict[str, list[Described]]) -> None:
+    for item in items:
+        if item.name not in known and len(known) >= _MOST_FEATURES:
+            continue
+        parts = known.setdefault(item.name, [])
+        parts.append(item)
+        if len(parts) > _MOST_PARTS:
+            parts[:] = [_joined(parts)]
 
 
 def _joined(parts: Sequence[Described]) -> Described:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import collections
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from edgeflow_agent.inference.engine import Engine
 from edgeflow_agent.inference.slot import Serving
 
 _MOST_CAPTURED = 16  # between two looks
 _MOST_ROWS = 1024  # of one request
+_OVERHEAD = 256  # in bytes, of one value besides its content
+_SAMPLED = 64  # words of an array whose lengths are looked at
 
 
 class Taken(NamedTuple):
@@ -27,14 +30,16 @@ class Taken(NamedTuple):
 class Observer:
     """Holds requests until somebody collects them, of so many bytes at most.
 
-    `take` is called on the event loop alone, `collect` in one other thread; `every` may be set by anybody:
-    one request in so many is taken, by chance, so that callers who take turns are all seen. 0: none.
-    `capture_rate` is the share of requests that are kept whole besides.
+    `take` is called on the event loop alone, the others by one thread at a time; `every` may be set by
+    anybody: one request in so many is taken, by chance, so that callers who take turns are all seen. 0: none.
+    `capture_rate` is the share of requests that are kept whole besides. Only those of the model with `engine`
+    are held: what is held keeps its model in memory.
     """
 
     def __init__(self, *, most_bytes: int = 16 * 2**20) -> None:
         self.every = 0
         self.capture_rate = 0.0
+        self.engine: Engine | None = None
         self.seen = 0  # requests that could have been taken
         self._most_bytes = most_bytes
         self._taken: collections.deque[Taken] = collections.deque()
@@ -42,31 +47,48 @@ class Observer:
         self._pause = 0
         # Two counters with one writer each: no lock on the way of a request.
         self._put = self._got = 0
+        self._captured_put = self._captured_got = 0
 
     def take(self, serving: Serving, feed: Mapping[str, Any], outputs: Sequence[Any]) -> None:
         """Keep this request if it is its turn and there is room."""
         self.seen += 1
         rate = self.capture_rate
-        if rate and random.random() < rate and len(self._captured) < _MOST_CAPTURED:  # noqa: S311
-            self._captured.append(Taken(serving, feed, outputs, 0))
-        if self._pause > 0:
-            self._pause -= 1
-            return
+        if rate and random.random() < rate:  # noqa: S311
+            self._capture(serving, feed, outputs)
         every = self.every
+        if self._pause > 0:
+            # `every` may have become smaller since.
+            self._pause = min(self._pause, 2 * every - 1) - 1
+            return
         if every != 1:
             if not every:
                 return
             self._pause = random.randrange(2 * every - 1)  # noqa: S311 - on average one less than `every`
         size = _size(feed.values()) + _size(outputs)
-        if self._put - self._got + size > self._most_bytes:
+        if self._put - self._got + size > self._most_bytes or serving.engine is not self.engine:
             return
         self._put += size
         self._taken.append(Taken(serving, feed, outputs, size))
 
+    def _capture(self, serving: Serving, feed: Mapping[str, Any], outputs: Sequence[Any]) -> None:
+        size = _size(feed.values()) + _size(outputs)
+        # As plain data it takes a multiple of its size.
+        room = self._most_bytes // 2 - (self._captured_put - self._captured_got)
+        if len(self._captured) < _MOST_CAPTURED and size <= room and serving.engine is self.engine:
+            self._captured_put += size
+            self._captured.append(Taken(serving, feed, outputs, size))
+
+    @property
+    def held(self) -> int:
+        """How many requests wait to be collected."""
+        return len(self._taken)
+
     def captured(self) -> Iterator[Taken]:
         """The requests that are to be kept whole; they are held no longer."""
         while self._captured:
-            yield self._captured.popleft()
+            taken = self._captured.popleft()
+            self._captured_got += taken.size
+            yield taken
 
     def collect(self, most: int) -> list[Taken]:
         """The oldest requests that are held; they are held no longer."""
@@ -77,8 +99,25 @@ class Observer:
         return found
 
 
-def _size(values: Any) -> int:
-    return sum(value.nbytes if isinstance(value, np.ndarray) else 64 for value in values)
+def _size(values: Iterable[Any]) -> int:
+    return sum(map(_size_of, values))
+
+
+def _size_of(value: Any) -> int:
+    """About the memory of one value: of many words or maps some stand for all."""
+    if isinstance(value, np.ndarray):
+        if value.dtype.kind != "O":
+            return value.nbytes + _OVERHEAD
+        some = value.reshape(-1)[:: value.size // _SAMPLED + 1].tolist()
+    elif isinstance(value, (list, tuple)):
+        some = value[:: len(value) // _SAMPLED + 1]
+        return _OVERHEAD + _size(some) * len(value) // max(len(some), 1)
+    elif isinstance(value, dict):
+        return _OVERHEAD + 100 * len(value)
+    else:
+        return _OVERHEAD
+    words = sum(len(item) for item in some if isinstance(item, (str, bytes)))
+    return _OVERHEAD + value.nbytes + (50 * len(some) + words) * value.size // max(len(some), 1)
 
 
 def tables(taken: Sequence[Taken]) -> list[tuple[dict[str, Any], dict[str, Any], int]]:

@@ -10,10 +10,11 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from edgeflow_agent import errors
 from edgeflow_agent.config import AgentConfig
@@ -69,6 +70,8 @@ class Collector:
         self._lock = threading.Lock()
         self._window: _Window | None = None
         self._closed: collections.deque[TelemetryWindow] = collections.deque()
+        # Where the window before ended: the next begins there, so that no request is in none.
+        self._ended = (metrics.counted(), observer.seen)
         self._cost_s = 0.0  # of one request, as it was lately
         self._turns = Turns("telemetry", self._turn, at_end=self._end)
 
@@ -110,7 +113,7 @@ class Collector:
         except Exception:
             # Whatever a model gave: serving goes on, and the next window may be better.
             logger.exception("collecting telemetry failed in an unexpected way")
-            return self._config.telemetry_window_s or _TURN_S
+            return _TURN_S
 
     def _end(self) -> None:
         try:
@@ -118,6 +121,7 @@ class Collector:
                 self._fold()
                 self._close()
             self._keep_closed()
+            self._keep_captured()
         except Exception:
             logger.exception("the last window of telemetry is lost")
 
@@ -173,19 +177,24 @@ class Collector:
             window.serving = serving  # under another deployment's names
             self._capture_for(serving)
             return
+        # Of the model before, whose memory must be free now.
+        self._observer.collect(self._observer.held)
         self._close()
         self._open(None)
 
     def _open(self, before: _Window | None) -> None:
         serving = self._slot.current
         self._metrics.peak = self._metrics.active
-        window = _Window(serving, self._metrics.counted(), self._observer.seen, self._slot.swaps)
-        if before is not None and before.serving is serving:
+        self._observer.engine = serving.engine if serving else None
+        window = _Window(serving, *self._ended, self._slot.swaps)
+        goes_on = before is not None and _is_same_model(before.serving, serving)
+        if before is not None and goes_on:
             window.watch, window.learner, window.is_learned = before.watch, before.learner, before.is_learned
         elif serving is not None:
             self._begin_to_watch(window, serving)
         self._window = window
-        self._observer.every = self._every(window)
+        if not goes_on:
+            self._observer.every = self._every(window)
         self._capture_for(serving)
 
     def _capture_for(self, serving: Serving | None) -> None:
@@ -212,7 +221,9 @@ class Collector:
         window, self._window = self._window, None
         if window is None:
             return
-        counted = self._metrics.counted().since(window.counted)
+        # What waits is looked at in the next window.
+        self._ended = (self._metrics.counted(), self._observer.seen - self._observer.held)
+        counted, seen = self._ended[0].since(window.counted), self._ended[1] - window.seen
         requests = Requests(**counted.requests)
         if window.serving is None and requests.total == 0:
             return
@@ -221,7 +232,15 @@ class Collector:
         features: tuple[SketchRecord, ...] = ()
         baseline, left_out = "", 0
         if watch is not None:
-            features, baseline, left_out = watch.close(seconds), watch.baseline.digest, watch.left_out
+            baseline, left_out = watch.baseline.digest, watch.left_out
+            try:
+                features = watch.close(seconds)
+            except Exception:
+                # The counts of the requests are right in any case.
+                logger.exception("a window goes without its features")
+                window.watch = Watch(
+                    watch.baseline, window.serving.interface.labels if window.serving else ()
+                )
         end = datetime.now(UTC)
         serving = window.serving
         self._closed.append(
@@ -245,7 +264,7 @@ class Collector:
                 baseline=baseline,
                 is_learned=window.is_learned,
                 observed=window.observed,
-                unobserved=max(self._observer.seen - window.seen - window.observed, 0),
+                unobserved=max(seen - window.observed, 0),
                 left_out=left_out,
                 features=features,
             )
@@ -274,13 +293,16 @@ class Collector:
         for serving, items in groupby(taken, key=lambda item: item.serving):
             if window is None or not _is_same_model(window.serving, serving):
                 continue  # of the model before, whose window is closed
-            for feed, outputs, count in tables(list(items)):
-                if window.watch is not None:
-                    window.watch.fold(feed, outputs)
-                elif window.learner is not None:
-                    window.learner.fold(feed, outputs)
-                window.observed += count
-                folded += count
+            try:
+                for feed, outputs, count in tables(list(items)):
+                    folded += count
+                    window.fold(feed, outputs)
+                    window.observed += count
+            except Exception:
+                # Whatever a model gave: the window ends in its time and tells of the others.
+                if not window.has_failed:
+                    logger.exception("requests could not be looked at")
+                window.has_failed = True
         if window is not None and window.learner is not None and window.learner.is_complete:
             self._learn(window, window.learner)
         return folded
@@ -291,7 +313,7 @@ class Collector:
             return
         try:
             baseline = self._learned.keep(serving.digest, learner.baseline())
-        except (errors.ContractError, OSError) as error:
+        except errors.ContractError as error:
             logger.error("no baseline could be learned for %s: %s", serving.model.name, error)
             return
         logger.info(
@@ -323,7 +345,15 @@ class _Window:
         self.watch: Watch | None = None
         self.learner: Learner | None = None
         self.is_learned = False
+        self.has_failed = False
         self._begun = time.monotonic()
+
+    def fold(self, feed: Mapping[str, Any], outputs: Mapping[str, Any]) -> None:
+        """Look at these rows."""
+        if self.watch is not None:
+            self.watch.fold(feed, outputs)
+        elif self.learner is not None:
+            self.learner.fold(feed, outputs)
 
     def age_s(self) -> float:
         return time.monotonic() - self._begun

@@ -161,12 +161,15 @@ class Forwarder:
         room = link.room()
         if room <= 0:
             return
-        for report in self._reports.due(room, unheard=False):
+        # While HTTP takes nothing, it has no turn.
+        now = time.monotonic()
+        for report in self._reports.due(room, unheard=False if now >= self._http_at else None):
             ack = report.state in (State.ACCEPTED, State.REJECTED)
             if not link.publish(Kind.ACK if ack else Kind.STATUS, documents.encode(report)):
                 return
             self._reports.mark([report])
-        for window in self._windows.due(min(link.room(), _WINDOWS_BATCH), unheard=False):
+        heard = False if now >= max(self._http_at, self._windows_at) else None
+        for window in self._windows.due(min(link.room(), _WINDOWS_BATCH), unheard=heard):
             if not link.publish(Kind.TELEMETRY, telemetry.pack(window)):
                 return
             self._windows.mark([window])
@@ -217,10 +220,10 @@ class Forwarder:
             if now < max(self._http_at, self._windows_at):
                 return
             windows = _that_fit(self._windows.due(self._windows_batch, unheard=unheard))
-            if not windows:
-                return
             try:
                 self._send_learned()
+                if not windows:
+                    return
                 response = self._api().telemetry(
                     TelemetryRequest(windows=tuple(map(telemetry.pack, windows)))
                 )
@@ -239,7 +242,7 @@ class Forwarder:
                     self._windows.drop(windows[int(number)].seq)
 
     def _send_learned(self) -> None:
-        """Before windows that are counted against it."""
+        """Before windows that are counted against it; no message of MQTT holds it."""
         for digest, content in self._learned.unsent():
             try:
                 packed = zlib.compress(content)

@@ -59,18 +59,18 @@ class Outlet(Generic[Record]):
         if not self.spool.pending_count:
             return []
         now = time.monotonic()
-        records = self.spool.pending(limit=limit + len(self._sent))
+        numbers = self.spool.numbers(limit=limit + len(self._sent))
         # What the spool dropped for lack of room is waited for no longer.
-        oldest = records[0].seq if records else 0
-        for seq in [seq for seq in self._sent if seq < oldest or not records]:
+        oldest = numbers[0] if numbers else 0
+        for seq in [seq for seq in self._sent if seq < oldest or not numbers]:
             del self._sent[seq]
         due = [
-            record
-            for record in records
-            if (sent := self._sent.get(record.seq, _NEVER_SENT)).at + self._resend_s <= now
+            seq
+            for seq in numbers
+            if (sent := self._sent.get(seq, _NEVER_SENT)).at + self._resend_s <= now
             and unheard in (None, sent.times % (_SENDS_BEFORE_HTTP + 1) == _SENDS_BEFORE_HTTP)
         ]
-        return due[:limit]
+        return self.spool.read(due[:limit])
 
     def mark(self, records: Sequence[Record]) -> None:
         """These were sent just now."""

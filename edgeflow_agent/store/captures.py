@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import logging
 import re
@@ -19,6 +20,8 @@ from edgeflow_agent.store import durable
 
 logger = logging.getLogger(__name__)
 
+# However small they are: each is a file.
+_MOST = 2000
 _NAME = re.compile(r"[0-9]{16}-[0-9a-f]{8}")
 
 
@@ -48,6 +51,8 @@ class CaptureStore:
     def __init__(self, folder: Path, *, max_bytes: int) -> None:
         self._folder = folder
         self._max_bytes = max_bytes
+        self._kept: collections.deque[tuple[Path, int]] | None = None  # the oldest first; None: not known yet
+        self._used = 0
 
     def keep(
         self,
@@ -74,11 +79,18 @@ class CaptureStore:
         if len(content) > self._max_bytes:
             return
         self._folder.mkdir(mode=0o700, exist_ok=True)
-        self._make_room(len(content))
+        kept = self._with_room(len(content))
         # Not synced: a power cut may take samples with it.
         temporary = self._folder / f".{name}.new"
-        temporary.write_bytes(content)
-        temporary.replace(self._file(name))
+        try:
+            temporary.write_bytes(content)
+            temporary.replace(self._file(name))
+        except OSError:
+            with contextlib.suppress(OSError):
+                temporary.unlink()  # where the disk is full, it holds the last of it
+            raise
+        kept.append((self._file(name), len(content)))
+        self._used += len(content)
 
     def listed(self, *, limit: int) -> list[Listed]:
         """The newest, the newest first."""
@@ -99,15 +111,18 @@ class CaptureStore:
             reason="no_capture",
         )
 
-    def _make_room(self, size: int) -> None:
-        durable.sweep(self._folder)
-        kept = sorted(self._files())
-        used = sum(file.stat().st_size for file in kept)
-        for file in kept:
-            if used + size <= self._max_bytes:
-                return
-            used -= file.stat().st_size
+    def _with_room(self, size: int) -> collections.deque[tuple[Path, int]]:
+        kept = self._kept
+        if kept is None:
+            durable.sweep(self._folder)
+            kept = collections.deque((file, file.stat().st_size) for file in sorted(self._files()))
+            self._kept, self._used = kept, sum(size for _, size in kept)
+        while kept and (self._used + size > self._max_bytes or len(kept) >= _MOST):
+            file, length = kept[0]
             file.unlink(missing_ok=True)
+            kept.popleft()
+            self._used -= length
+        return kept
 
     def _files(self) -> Iterator[Path]:
         return (file for file in self._folder.glob("*.json") if _NAME.fullmatch(file.stem))

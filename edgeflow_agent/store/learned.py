@@ -34,13 +34,18 @@ class LearnedBaselines:
             return None
 
     def keep(self, digest: str, content: bytes) -> Baseline:
-        """Write it down, where there is a state folder. Raise OSError, or ContractError when it is none."""
+        """Write it down, where there is a state folder that can be written. Raise ContractError when it is
+        none."""
         baseline = baseline_file.parse(content)
         if not self._folder.parent.is_dir():
             return baseline  # an agent without a state folder keeps nothing
-        self._folder.mkdir(mode=0o700, exist_ok=True)
-        self._sent(digest).unlink(missing_ok=True)
-        durable.replace(self._file(digest), content)
+        try:
+            self._folder.mkdir(mode=0o700, exist_ok=True)
+            self._sent(digest).unlink(missing_ok=True)
+            durable.replace(self._file(digest), content)
+        except OSError as error:
+            logger.error("a learned baseline is kept in memory only, and learned again next time: %s", error)
+            return baseline
         self._forget_old()
         return baseline
 

@@ -10,7 +10,7 @@ import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -178,12 +178,26 @@ class Spool(Generic[Record]):
 
     def pending(self, *, after: int = 0, limit: int = 100) -> list[Record]:
         """The oldest records above number `after`. An unreadable one is dropped and counted."""
+        return self.read(self.numbers(limit=limit, after=after))
+
+    def numbers(self, *, limit: int, after: int = 0) -> list[int]:
+        """The numbers of the oldest records above `after`."""
         with self._lock:
             with contextlib.suppress(sqlite3.Error):
                 self._keep_refused()
             rows = self._connection.execute(
-                "SELECT seq, payload FROM report WHERE seq > ? ORDER BY seq LIMIT ?", (after, limit)
+                "SELECT seq FROM report WHERE seq > ? ORDER BY seq LIMIT ?", (after, limit)
             ).fetchall()
+        return [seq for (seq,) in rows]
+
+    def read(self, numbers: Sequence[int]) -> list[Record]:
+        """The records of these numbers that are still here. An unreadable one is dropped and counted."""
+        with self._lock:
+            rows = [
+                row
+                for seq in numbers
+                for row in self._connection.execute("SELECT seq, payload FROM report WHERE seq = ?", (seq,))
+            ]
         records = []
         for seq, payload in rows:
             try:

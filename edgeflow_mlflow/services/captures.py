@@ -40,7 +40,11 @@ def fetch(state: State, target_id: str, capture_id: str, *, timeout_s: float) ->
     content = b""
     while True:
         question = {"id": capture_id, "offset": len(content)}
-        left = max(deadline - time.monotonic(), 0.1)
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise errors.ConflictError(
+                f"target {target_id!r} did not give the capture within {timeout_s:g} s"
+            )
         part = _ask(state, target_id, "capture", question, _Piece, left)
         content += part.piece
         if len(content) >= part.size:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sqlite3
+import time
 import zlib
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -14,19 +15,30 @@ import msgspec
 import numpy as np
 import pytest
 
+from edgeflow_agent import errors
+from edgeflow_agent.config import AgentConfig
 from edgeflow_agent.drift import baseline_file, build, record, sketch
 from edgeflow_agent.drift.baseline import Source
 from edgeflow_agent.drift.features import Described
+from edgeflow_agent.drift.watch import Watch
 from edgeflow_agent.inference import slot
+from edgeflow_agent.inference.metrics import Metrics
 from edgeflow_agent.inference.observing import Observer
 from edgeflow_agent.runtime.agent import Agent
+from edgeflow_agent.runtime.collecting import Collector
+from edgeflow_agent.runtime.forwarder import Forwarder
+from edgeflow_agent.runtime.outlet import Outlet
 from edgeflow_agent.runtime.window_keeper import WindowKeeper, fitting
-from edgeflow_agent.store.spool import of_windows
+from edgeflow_agent.store import captures
+from edgeflow_agent.store.captures import CaptureStore
+from edgeflow_agent.store.learned import LearnedBaselines
+from edgeflow_agent.store.spool import of_reports, of_windows
 from edgeflow_agent.testing import FakeServer
 from edgeflow_agent.wire import documents, telemetry
 from edgeflow_agent.wire.documents import ModelRef, Monitor
 from edgeflow_agent.wire.sketches import NumericRecord, Sparse
 from edgeflow_agent.wire.telemetry import TelemetryWindow
+from edgeflow_agent.wire.topics import Kind
 from tests.agent.conftest import linear, request, wait_for
 
 Run = Callable[..., Agent]
@@ -225,7 +237,7 @@ def test_a_disk_that_takes_no_window_does_not_stop_anything(tmp_path: Path) -> N
 def test_one_request_in_so_many_is_taken_by_chance(every: int, tmp_path: Path) -> None:
     serving = _serving(tmp_path)
     observer = Observer()
-    observer.every = every
+    observer.every, observer.engine = every, serving.engine
     for _ in range(20_000):
         observer.take(serving, {"x": np.zeros((1, 4), np.float32)}, [np.zeros(1)])
     taken = len(observer.collect(10**6))
@@ -237,15 +249,223 @@ def test_one_request_in_so_many_is_taken_by_chance(every: int, tmp_path: Path) -
 def test_what_nobody_collects_is_bounded(tmp_path: Path) -> None:
     serving = _serving(tmp_path)
     observer = Observer(most_bytes=10_000)
-    observer.every = 1
+    observer.every, observer.engine = 1, serving.engine
     for _ in range(50):
         observer.take(serving, {"x": np.zeros(100)}, [])
-    assert len(observer.collect(100)) == 12
+    assert len(observer.collect(100)) == 9
     observer.take(serving, {"x": np.zeros(100)}, [])
     assert len(observer.collect(100)) == 1
     observer.every = 0
     observer.take(serving, {"x": np.zeros(100)}, [])
     assert observer.collect(100) == []
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.array([["a" * 5000]], dtype=object),
+        [{"cat": 0.5, "dog": 0.5}] * 20,
+        np.array(["word"] * 100, dtype=object),
+        np.zeros(700),
+    ],
+    ids=["text", "maps", "words", "numbers"],
+)
+def test_whatever_a_model_gives_counts_about_as_much_as_it_is(value: Any, tmp_path: Path) -> None:
+    serving = _serving(tmp_path)
+    observer = Observer(most_bytes=60_000)
+    observer.every, observer.engine, observer.capture_rate = 1, serving.engine, 1.0
+    for _ in range(50):
+        observer.take(serving, {}, [value])
+    assert 5 <= len(observer.collect(100)) <= 12
+    assert 2 <= len(list(observer.captured())) <= 6
+    observer.take(serving, {}, [value])
+    assert len(list(observer.captured())) == 1
+
+
+def test_a_device_that_was_busy_looks_again_as_soon_as_it_is_not(tmp_path: Path) -> None:
+    serving = _serving(tmp_path)
+    observer = Observer()
+    observer.every, observer.engine, observer._pause = 10_000, serving.engine, 15_000
+    observer.take(serving, {}, [])
+    observer.every = 1
+    for _ in range(3):
+        observer.take(serving, {}, [])
+    assert len(observer.collect(10)) >= 2
+
+
+def test_requests_of_the_model_before_are_not_held(tmp_path: Path) -> None:
+    serving = _serving(tmp_path)
+    (other := tmp_path / "other").mkdir()
+    other.joinpath("baseline.json").write_bytes(baseline())
+    place, observer = slot.Slot(), Observer()
+    collector = Collector(AgentConfig(state_dir=tmp_path), place, Metrics(), observer, lambda _window: None)
+    place.on_change = collector._changed
+    place.swap(serving)
+    observer.every = 1
+    observer.take(serving, {}, [])
+    assert observer.held == 1
+    place.swap(_serving(other))
+    assert observer.held == 0
+    observer.every = 1
+    observer.take(serving, {}, [])  # it was in work when the other took over
+    observer.take(place.current, {}, [])  # type: ignore[arg-type]
+    assert observer.held == 1
+
+
+def test_no_request_is_lost_between_two_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    serving = _serving(tmp_path)
+    tmp_path.joinpath("baseline.json").write_bytes(baseline())
+    place, observer, metrics = slot.Slot(), Observer(), Metrics()
+    told: list[TelemetryWindow] = []
+    collector = Collector(AgentConfig(state_dir=tmp_path), place, metrics, observer, told.append)
+    place.swap(serving)
+
+    def one() -> None:
+        observer.take(serving, {"x": np.zeros((1, 4), np.float32)}, [np.zeros((1, 1), np.float32)])
+        metrics.answered("ok", 0.001)
+
+    close = Watch.close
+
+    def slow(watch: Watch, seconds: float) -> Any:
+        one()  # as it comes while verdicts are found
+        return close(watch, seconds)
+
+    monkeypatch.setattr(Watch, "close", slow)
+    collector._turn()
+    for _ in range(3):
+        one()
+        collector._window._begun -= 3600  # type: ignore[union-attr]
+        collector._turn()
+    monkeypatch.undo()
+    collector._turn()
+    collector._end()
+    assert sum(item.requests.ok for item in told) == 6
+    assert sum(item.observed + item.unobserved for item in told) == 6
+    assert sum(item.observed for item in told) == 6
+
+
+@pytest.mark.parametrize("broken", ["fold", "close"])
+def test_a_window_ends_whatever_its_features_do(
+    broken: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serving = _serving(tmp_path)
+    tmp_path.joinpath("baseline.json").write_bytes(baseline())
+    place, observer, metrics = slot.Slot(), Observer(), Metrics()
+    told: list[TelemetryWindow] = []
+    collector = Collector(AgentConfig(state_dir=tmp_path), place, metrics, observer, told.append)
+    place.swap(serving)
+    collector._turn()
+
+    def fail(*_args: Any) -> None:
+        raise ValueError("a strange model")
+
+    monkeypatch.setattr(Watch, broken, fail)
+    for _ in range(3):
+        observer.take(serving, {"x": np.zeros((1, 4), np.float32)}, [np.zeros((1, 1), np.float32)])
+        metrics.answered("ok", 0.001)
+        collector._window._begun -= 3600  # type: ignore[union-attr]
+        collector._turn()
+    assert [item.requests.ok for item in told] == [1, 1, 1]
+    assert {item.observed + item.unobserved for item in told} == {1}
+
+
+class _Link:
+    """A broker that takes everything, and nobody behind it."""
+
+    connected, session, url = True, 1, ""
+
+    def __init__(self) -> None:
+        self.windows = 0
+
+    def room(self) -> int:
+        return 100
+
+    def publish(self, kind: Kind, _payload: bytes, **_how: Any) -> bool:
+        self.windows += kind is Kind.TELEMETRY
+        return True
+
+
+class _Api:
+    """A server over HTTP that knows no telemetry."""
+
+    credential = ""
+
+    def __init__(self) -> None:
+        self.baselines: list[Any] = []
+
+    def telemetry(self, _request: Any) -> None:
+        raise errors.TransferError("no such route", status=404)
+
+    def baseline(self, upload: Any) -> None:
+        self.baselines.append(upload)
+
+
+def test_over_mqtt_windows_wait_in_peace_and_learned_baselines_come_by_http(tmp_path: Path) -> None:
+    windows = of_windows(tmp_path / "t.db", max_bytes=10**7)
+    reports = of_reports(tmp_path / "r.db", max_bytes=10**6)
+    learned = LearnedBaselines(tmp_path / "learned")
+    learned.keep("d" * 64, baseline())
+    api, link = _Api(), _Link()
+    forwarder = Forwarder(
+        reports,
+        windows,
+        learned,
+        lambda: api,  # type: ignore[arg-type, return-value]
+        lambda kind: documents.Presence(kind=kind, boot="b", at=datetime.now(UTC)),
+        resend_s=0.1,
+    )
+    forwarder.link = link  # type: ignore[assignment]
+    for _ in range(3):
+        windows.add(window())
+    forwarder._turn()
+    assert [item.digest for item in api.baselines] == ["d" * 64]
+    until = time.monotonic() + 1.5
+    while time.monotonic() < until:
+        time.sleep(forwarder._turn())
+    assert link.windows > 20, "what HTTP does not take goes over MQTT again and again"
+    windows.close()
+    reports.close()
+
+
+def test_only_what_is_due_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spool = of_windows(tmp_path / "t.db", max_bytes=10**7)
+    for _ in range(50):
+        spool.add(window())
+    outlet = Outlet(spool, resend_s=60)
+    read: list[int] = []
+    decode = spool._decode
+    monkeypatch.setattr(spool, "_decode", lambda payload: read.append(1) or decode(payload))
+    for _ in range(4):
+        outlet.mark(outlet.due(10))
+    assert len(read) == 40
+    assert [item.seq for item in outlet.due(100)] == list(range(41, 51))
+    spool.close()
+
+
+def test_a_folder_that_cannot_be_written_keeps_no_model_unwatched(tmp_path: Path) -> None:
+    tmp_path.joinpath("learned").write_bytes(b"a file in the way")
+    content = baseline()
+    kept = LearnedBaselines(tmp_path / "learned").keep("d" * 64, content)
+    assert kept.digest == baseline_file.parse(content).digest
+
+
+def test_many_small_captures_stay_few_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(captures, "_MOST", 10)
+    folder = tmp_path / "captures"
+    for store in (CaptureStore(folder, max_bytes=10**6), CaptureStore(folder, max_bytes=10**6)):
+        for number in range(15):
+            store.keep(model="m", version="1", digest="d", inputs={"x": number}, outputs={})
+    kept = store.listed(limit=100)
+    assert len(kept) == 10
+    assert msgspec.json.decode(store.content(kept[0].id))["inputs"] == {"x": 14}
+
+    def full(*_args: Any) -> None:
+        raise OSError(28, "no space left")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OSError, match="no space"):
+        store.keep(model="m", version="1", digest="d", inputs={}, outputs={})
+    assert not list(folder.glob(".*")), "nothing half is left on a full disk"
 
 
 def _serving(folder: Path) -> slot.Serving:

@@ -123,3 +123,35 @@ def test_few_values_wait_for_more() -> None:
     watch.fold({"x": rng.normal(size=(120, 1))}, {})
     watch.close(60)
     assert watch.standings["x.0"].n == 600
+
+
+@pytest.mark.parametrize("shape", [(0, 4), (0, 100), (0, 3, 8, 8), (0, 5, 5), (0, 0)])
+@pytest.mark.parametrize("dtype", [np.float32, np.uint8, bool, object])
+def test_a_batch_of_none_has_features_of_no_rows(shape: tuple[int, ...], dtype: Any) -> None:
+    array = np.zeros(shape, dtype)
+    for found in (features.input_statistics(array), features.output_statistics(array, ())):
+        assert all(len(values) == 0 for values in found.values())
+
+
+@pytest.mark.parametrize("shape", [(9, 3, 8, 8), (9, 200), (9, 5, 7)])
+def test_a_large_batch_is_described_in_parts(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    array = np.random.default_rng(3).normal(size=shape)
+    whole = features.input_statistics(array)
+    monkeypatch.setattr(features, "_MOST_AT_ONCE", 300)
+    parts = features.input_statistics(array)
+    assert parts.keys() == whole.keys()
+    for word, values in whole.items():
+        assert np.asarray(parts[word]).tolist() == np.asarray(values).tolist()
+
+
+def test_a_learner_holds_what_it_needs_and_no_request() -> None:
+    learner = Learner(300, columns=[f"c{number}" for number in range(150)], labels=())
+    for _ in range(150):
+        learner.fold({"x": np.zeros((1, 150))}, {"boxes": np.zeros(300)})
+    assert not learner.is_complete, "300 boxes of one image are one row"
+    assert len(learner._inputs) <= 128
+    assert max(map(len, learner._inputs.values())) <= 128
+    for _ in range(150):
+        learner.fold({"x": np.zeros((1, 150))}, {"boxes": np.zeros(300)})
+    assert learner.is_complete
+    assert {feature.n for feature in baseline_file.parse(learner.baseline()).features} == {300, 90_000}
