@@ -17,6 +17,30 @@ for name in [item for item in os.environ if item.startswith("EDGEFLOW_")]:
     del os.environ[name]
 
 
+# Files with the longest tests begin first, so that no worker is left alone with one of them at the end.
+_LONGEST = (
+    "tests/acceptance/",
+    "tests/agent/test_agent_crash",
+    "tests/agent/test_agent_faults",
+    "tests/packaging/",
+)
+    "tests/acceptance/",
+    "tests/agent/test_agent_crash",
+    "tests/agent/test_agent_faults",
+    "tests/packaging/",
+)
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: most tests wait for processes."""
+    return (os.cpu_count() or 1) + 1
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whole files, the long ones first."""
+    items.sort(key=lambda item: not item.nodeid.startswith(_LONGEST))
+
+
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
     """A PostgreSQL server; skipped with a word where it is not installed, never in CI."""

@@ -7,6 +7,7 @@ compared while both sides count alike. The edges of Sturges are Evidently's, reb
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +18,22 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 
+def whole(numbers: Sequence[int]) -> npt.NDArray[np.integer]:
+    """An array of whole numbers, of uint8 or int64; raise OverflowError for larger ones."""
+    if not numbers:
+        return np.zeros(0, dtype=np.int64)
+    try:
+        # Most counts and gaps are small, and by way of bytes they take a third of the time.
+        return np.frombuffer(bytes(numbers), dtype=np.uint8)
+    except ValueError:
+        return np.array(numbers, dtype=np.int64)
+
+
 def fine_cells(values: Floats, low: float, high: float) -> Ints:
     """The fine bin of each value; what lies outside `low` to `high` is in the first or the last one."""
     # Clipped before it is scaled: a value of 1e100 may have no distance in bin widths that is a number.
-    scaled = np.floor((np.clip(values, low, high) - low) * (FINE_BINS / (high - low)))
-    return np.clip(scaled, 0, FINE_BINS - 1).astype(np.int64)
+    scaled = (np.minimum(np.maximum(values, low), high) - low) * (FINE_BINS / (high - low))
+    return np.minimum(scaled, FINE_BINS - 1).astype(np.int64)
 
 
 def fine_edges(low: float, high: float) -> Floats:

@@ -8,7 +8,8 @@ import numpy.typing as npt
 from edgeflow_agent.drift.bins import Ints
 
 # Two bytes carry a window of a device, eight a year of a fleet (signed: uint64 and int64 make floats).
-_WIDTHS = (np.uint16, np.uint32, np.int64)
+_WIDTHS: tuple[np.dtype[np.integer], ...] = (np.dtype(np.uint16), np.dtype(np.uint32), np.dtype(np.int64))
+_LARGEST = tuple(int(np.iinfo(width).max) for width in _WIDTHS)
 
 
 class Counters:
@@ -18,6 +19,14 @@ class Counters:
 
     def __init__(self, size: int) -> None:
         self._counts: npt.NDArray[np.integer] = np.zeros(size, dtype=_WIDTHS[0])
+
+    @classmethod
+    def of(cls, size: int, cells: Ints, counts: npt.NDArray[np.integer]) -> Counters:
+        """As many counters, of which those in `cells` have these counts and all others zero."""
+        made = cls(0)
+        made._counts = np.zeros(size, dtype=_width(int(counts.max(initial=0))))
+        made._counts[cells] = counts
+        return made
 
     @property
     def size(self) -> int:
@@ -40,6 +49,10 @@ class Counters:
     def add(self, counts: Ints) -> None:
         """Add an array of `size` counts."""
         total = self._counts + counts
-        largest = int(total.max(initial=0))
-        fitting = (width for width in _WIDTHS if largest <= np.iinfo(width).max)
-        self._counts = total.astype(np.promote_types(next(fitting, np.int64), self._counts.dtype))
+        width = max(_width(int(total.max(initial=0))), self._counts.dtype)
+        self._counts = total.astype(width)
+
+
+def _width(largest: int) -> np.dtype[np.integer]:
+    """The least that carries this number."""
+    return next(width for width, most in zip(_WIDTHS, _LARGEST, strict=True) if largest <= most)

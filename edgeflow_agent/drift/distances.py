@@ -46,9 +46,9 @@ def chi_square_two_samples(reference: Ints, current: Ints) -> float:
     non-empty bins are its degrees of freedom."""
     n, m = int(current.sum()), int(reference.sum())
     both = reference + current
-    used = both > 0
-    apart = current[used] * math.sqrt(m / n) - reference[used] * math.sqrt(n / m)
-    return float((apart * apart / both[used]).sum())
+    apart = current * math.sqrt(m / n) - reference * math.sqrt(n / m)
+    # Where both are empty they are not apart.
+    return float((apart * apart / np.maximum(both, 1)).sum())
 
 
 def chi_square_one_sample(reference: Ints, current: Ints) -> float:
@@ -74,12 +74,6 @@ def ks_distance(reference: Floats, current: Floats) -> float:
     return float(np.abs(reference - current).max(initial=0.0))
 
 
-def wasserstein_of_bins(reference: Ints, current: Ints, width: float) -> float:
-    """Earth mover's distance of counts that lie at the centres of bins of equal width."""
-    apart = np.abs(np.cumsum(_shares(reference)) - np.cumsum(_shares(current)))
-    return float(apart[:-1].sum() * width)
-
-
 def wasserstein_of_values(reference: Ints, current: Ints, values: Floats) -> float:
     """Earth mover's distance of counts that lie exactly at these sorted values."""
     apart = np.abs(np.cumsum(_shares(reference)) - np.cumsum(_shares(current)))
@@ -94,8 +88,9 @@ def _shares(counts: Ints) -> Floats:
 def _filled(counts: Ints) -> Floats:
     # Evidently's rule: an empty bin gets 0.0001, or a millionth of the smallest share where that is smaller.
     shares = _shares(counts)
-    smallest = shares[shares > 0].min()
-    shares[shares == 0] = smallest / 10**6 if smallest <= 0.0001 else 0.0001
+    if not counts.all():
+        smallest = shares[shares > 0].min()
+        shares[shares == 0] = smallest / 10**6 if smallest <= 0.0001 else 0.0001
     return shares
 
 

@@ -54,7 +54,7 @@ class Statistic(enum.StrEnum):
     UNSEEN_SHARE = "unseen_share"  # of those present: no value or category that the baseline lists
 
 
-class Measure(msgspec.Struct, frozen=True):
+class Measure(msgspec.Struct, frozen=True, gc=False):
     """A number; `approx` when the samples themselves could give a slightly different one."""
 
     value: float

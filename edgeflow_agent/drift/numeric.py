@@ -47,11 +47,9 @@ class NumericComparison:
         if self.seen.values.size:
             reference, current = self.values
             place = groups.of_names(reference, self.n)
-        else:
-            number = groups.number_of_ordered(self.reference_n, self.n)
-            reference, place = _neighbours(self.seen, number)
-            current = self._quantiles
-        return groups.summed(reference, place), groups.summed(current, place)
+            return groups.summed(reference, place), groups.summed(current, place)
+        summed, place = _neighbours(self.seen, groups.number_of_ordered(self.reference_n, self.n))
+        return summed, groups.summed(self._quantiles, place)
 
     @functools.cached_property
     def quantile_bins(self) -> Pair:
@@ -114,7 +112,7 @@ class NumericComparison:
         if seen.values.size and not self.values[1][-1]:
             moved = distances.wasserstein_of_values(seen.value_counts, self.values[1][:-1], seen.values)
             return Measure(moved / self.unit)
-        moved = distances.wasserstein_of_bins(seen.fine, self._fine, self.width)
+        moved = float(self._apart[:-1].sum()) * self.width
         # From the centre of an outer bin to its outer edge, and on to where the values are.
         moved += (sketch.below.count + sketch.above.count) / self.n * self.width / 2
         if not winsorised:
@@ -138,10 +136,8 @@ class NumericComparison:
         if seen.values.size and not self.values[1][-1]:
             known, found = (np.cumsum(counts[:-1]) for counts in self.values)
             return Measure(distances.ks_distance(known / m, found / n))
-        fine, places = _cumulated(seen)
-        at_fine = distances.ks_distance(fine, np.cumsum(self._fine) / n)
-        at_places = distances.ks_distance(places, np.cumsum(self._quantiles) / n)
-        return Measure(max(at_fine, at_places), approx=True)
+        at_places = distances.ks_distance(_cumulated(seen)[1], self._quantiles.cumsum() / n)
+        return Measure(max(float(self._apart.max()), at_places), approx=True)
 
     @property
     def width(self) -> float:
@@ -153,8 +149,10 @@ class NumericComparison:
         return self.sketch.quantiles.dense()
 
     @functools.cached_property
-    def _fine(self) -> Ints:
-        return self.sketch.fine.dense()
+    def _apart(self) -> Floats:
+        """How far the shares of both sides up to the end of each fine bin are apart."""
+        apart: Floats = np.abs(_cumulated(self.seen)[0] - self.sketch.fine.dense().cumsum() / self.n)
+        return apart
 
     def _over_sturges_edges(self, low: float, high: float, *, winsorised: bool) -> Pair:
         seen = self.seen
@@ -168,9 +166,11 @@ class NumericComparison:
 
 @functools.lru_cache(maxsize=1024)
 def _neighbours(seen: Distribution, number: int) -> Pair:
-    """The baseline's quantile cells, and the group of each: the same for every window of about one size."""
-    reference = np.pad(seen.counts, 1)
-    return reference, groups.of_order(reference, number)
+    """The baseline's counts in so many groups of its quantile cells, and the group of each cell: the same for
+    every window of about one size."""
+    cells = np.pad(seen.counts, 1)
+    place = groups.of_order(cells, number)
+    return groups.summed(cells, place), place
 
 
 @functools.lru_cache(maxsize=1024)

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from edgeflow_agent import errors
+from edgeflow_agent.drift import bins
 from edgeflow_agent.drift.baseline import LARGEST, ROUNDING, Categorical, Distribution, Feature, Numeric
-from edgeflow_agent.drift.bins import Ints
 from edgeflow_agent.drift.counters import Counters
 from edgeflow_agent.drift.moments import Moments
 from edgeflow_agent.drift.sketch import CategoricalSketch, NumericSketch, Sketch, Tail, cells_of
@@ -85,7 +86,7 @@ def _categorical(feature: Categorical, record: CategoricalRecord) -> Categorical
     _require(0 <= record.other <= present, "it has more missing and other values than values")
     sketch = CategoricalSketch(feature)
     sketch.n, sketch.missing, sketch.other = record.n, record.missing, record.other
-    sketch.counts.add(_dense(record.counts, sketch.counts.size, present - record.other, "category"))
+    sketch.counts = _counters(record.counts, sketch.counts.size, present - record.other, "category")
     return sketch
 
 
@@ -95,13 +96,12 @@ def _numeric(feature: Numeric, record: NumericRecord) -> NumericSketch:
     sketch.n, sketch.missing, sketch.inf = record.n, record.missing, record.inf
     finite, seen = sketch.finite, feature.distribution
     _require(finite >= 0, "it has more missing and infinite values than values")
-    for part, sparse, what in (
-        (sketch.fine, record.fine, "fine"),
-        (sketch.quantiles, record.quantiles, "quantile"),
-        (sketch.values, record.values, "value"),
-        (sketch.points, record.points, "point"),
-    ):
-        part.add(_dense(sparse, part.size, finite if part.size else 0, what))
+    sizes = sketch.fine.size, sketch.quantiles.size, sketch.values.size, sketch.points.size
+    totals = [finite if size else 0 for size in sizes]
+    sketch.fine = _counters(record.fine, sizes[0], totals[0], "fine")
+    sketch.quantiles = _counters(record.quantiles, sizes[1], totals[1], "quantile")
+    sketch.values = _counters(record.values, sizes[2], totals[2], "value")
+    sketch.points = _counters(record.points, sizes[3], totals[3], "point")
     if finite == 0:
         empty = NumericRecord(name=record.name, n=record.n, missing=record.missing, inf=record.inf)
         _require(record == empty, "it describes values, but has none that is finite")
@@ -120,28 +120,24 @@ def _numeric(feature: Numeric, record: NumericRecord) -> NumericSketch:
         mean, m2 = record.inner_mean, record.inner_m2
         if mean is None or m2 is None:
             raise ValueError("it has values beyond the bins, but no inner mean and m2")
-        ends = np.clip([record.min, record.max], low, high)
-        sketch.inner = _moments(finite, mean, m2, float(ends[0]), float(ends[1]))
-    _check_extremes(sketch, seen)
+        sketch.inner = _moments(
+            finite, mean, m2, min(max(record.min, low), high), min(max(record.max, low), high)
+        )
+    _check_extremes(sketch, record, seen)
     return sketch
 
 
-def _check_extremes(sketch: NumericSketch, seen: Distribution) -> None:
+def _check_extremes(sketch: NumericSketch, record: NumericRecord, seen: Distribution) -> None:
     """The first and the last value lie in the first and the last bin that is not empty."""
-    parts = (sketch.fine, sketch.quantiles, sketch.values, sketch.points)
-    ends = cells_of(np.array([sketch.min, sketch.max]), seen)
-    for part, cells in zip(parts, ends, strict=True):
-        if not part.size:
-            continue
-        counts = part.dense()
-        if part is sketch.values:
-            # The last of these counts all that is none of the values, wherever it lies.
-            _require(bool(counts[cells].all()), "its min or max is in no value that was counted")
-            continue
-        used = np.flatnonzero(counts)
-        _require((used[0], used[-1]) == (cells[0], cells[1]), "its min and max are not in its outer bins")
-    fine = sketch.fine.dense()
-    if sketch.below.count > fine[0] or sketch.above.count > fine[-1]:
+    fine, quantiles, values, points = cells_of(np.array([sketch.min, sketch.max]), seen)
+    for sparse, cells in ((record.fine, fine), (record.quantiles, quantiles), (record.points, points)):
+        outer = [sparse.gap[0] - 1, sum(sparse.gap) - 1] if sparse.gap else []
+        _require(cells.tolist() == outer, "its min and max are not in its outer bins")
+    if seen.values.size:
+        # The last of these counts all that is none of the values, wherever it lies.
+        _require(bool(sketch.values.dense()[values].all()), "its min or max is in no value that was counted")
+    counts = sketch.fine.dense()
+    if sketch.below.count > counts[0] or sketch.above.count > counts[-1]:
         raise ValueError("it has more values beyond the bins than in the outer bins")
 
 
@@ -171,25 +167,27 @@ def _sparse(counters: Counters) -> Sparse:
     return Sparse(gap=tuple(np.diff(index, prepend=-1).tolist()), count=tuple(counts[index].tolist()))
 
 
-def _dense(sparse: Sparse, size: int, total: int, what: str) -> Ints:
-    _require(len(sparse.gap) == len(sparse.count) <= size, f"its {what} counts are of a wrong length")
+def _counters(sparse: Sparse, size: int, total: int, what: str) -> Counters:
+    gap, count = sparse.gap, sparse.count
+    if not gap and not count and not total:
+        return Counters(size)
+    _require(len(gap) == len(count) <= size, f"its {what} counts are of a wrong length")
     # Each on its own first: a sum of 2,001 large numbers is none that fits.
-    gaps = _between(sparse.gap, 1, size, f"its {what} counts are not in order")
-    _require(sum(sparse.gap) <= size, f"its {what} counts reach beyond the last bin")
-    found = _between(sparse.count, 1, MAX_COUNT, f"one of its {what} counts is zero or over 2**53")
-    _require(sum(sparse.count) == total, f"its {what} counts make {sum(sparse.count)}, not {total}")
-    counts = np.zeros(size, dtype=np.int64)
-    counts[np.cumsum(gaps) - 1] = found
-    return counts
+    gaps = _positive(gap, f"its {what} counts are not in order")
+    _require(sum(gap) <= size, f"its {what} counts reach beyond the last bin")
+    counts = _positive(count, f"one of its {what} counts is zero or over 2**53")
+    if (found := sum(count)) != total:
+        raise ValueError(f"its {what} counts make {found}, not {total}")
+    return Counters.of(size, np.cumsum(gaps, dtype=np.int64) - 1, counts)
 
 
-def _between(numbers: Sequence[int], least: int, most: int, problem: str) -> Ints:
+def _positive(numbers: Sequence[int], problem: str) -> npt.NDArray[np.integer]:
     try:
-        array = np.array(numbers, dtype=np.int64)
+        found = bins.whole(numbers)
     except OverflowError as error:
         raise ValueError(problem) from error
-    _require(bool(((array >= least) & (array <= most)).all()), problem)
-    return array
+    _require(found.min(initial=1) > 0, problem)
+    return found
 
 
 def _in_range(*counts: int) -> None:

@@ -66,7 +66,7 @@ class Thresholds(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError("min_samples and min_reference must be at least 1")
 
 
-class Signal(msgspec.Struct, frozen=True, kw_only=True):
+class Signal(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One statistic of a window: what it is, from which threshold on it drifts at this size, and in words
     what was seen. `p_value` where a test stands behind it; `approx` as in `Measure`."""
 
@@ -79,7 +79,7 @@ class Signal(msgspec.Struct, frozen=True, kw_only=True):
     p_value: float | None = None
 
 
-class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+class Verdict(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """How one feature stands in one window.
 
     `p_value` is how likely a window would differ as much in any of its tests by chance, corrected for their

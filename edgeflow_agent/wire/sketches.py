@@ -10,11 +10,12 @@ import msgspec
 from edgeflow_agent.wire.documents import Count, Text
 
 
-class _Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind"):
-    """Immutable, by keyword, defaults left out on the wire."""
+class _Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind", gc=False):
+    """Immutable, by keyword, defaults left out on the wire. None can be part of a cycle, and so the garbage
+    collector need not look at them: a server has many at once."""
 
 
-class Sparse(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Sparse(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """The counters that are not zero: `gap` is how far each lies behind the one listed before it (the first:
     behind -1), `count` what it has counted. Gaps are small numbers, which is what makes a record small."""
 

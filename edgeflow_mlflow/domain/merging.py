@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from edgeflow_agent.drift import bins
 from edgeflow_agent.drift.moments import Moments
 from edgeflow_agent.wire.sketches import NOTHING, CategoricalRecord, NumericRecord, SketchRecord, Sparse
 
@@ -108,9 +109,8 @@ def _added(parts: Sequence[Sparse]) -> Sparse:
     lengths = [len(part.gap) for part in parts]
     if lengths != [len(part.count) for part in parts]:
         raise ValueError("their counters are of different lengths")
-    size = sum(lengths)
-    gaps = np.fromiter(chain.from_iterable(part.gap for part in parts), np.int64, size)
-    counts = np.fromiter(chain.from_iterable(part.count for part in parts), np.int64, size)
+    gaps = np.concatenate([bins.whole(part.gap) for part in parts], dtype=np.int64)
+    counts = np.concatenate([bins.whole(part.count) for part in parts], dtype=np.int64)
     if gaps.min() < 1 or gaps.max() > _MAX_CELLS or float(counts.sum(dtype=np.float64)) > _MAX_COUNT:
         raise ValueError("their counters are not in order, or too large")
     places = np.cumsum(gaps)

@@ -7,8 +7,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import delete, func, select, tuple_
+from sqlalchemy import Row, delete, func, select, tuple_
 from sqlalchemy.orm import Session
 
 from edgeflow_agent.drift import verdict
@@ -115,7 +116,7 @@ def _batches(groups: Sequence[Waiting]) -> list[list[Waiting]]:
 
 
 def _judge(state: State, groups: Sequence[Waiting], usual: Thresholds, now: datetime) -> list[Judged]:
-    windows: dict[tuple[str, str, str], list[Stored]] = {}
+    windows: dict[tuple[str, str, str], list[Row[Any]]] = {}
     with state.database.read() as session:
         known = {group.baseline: baselines.find(state, session, group.baseline) for group in groups}
         for batch in _read(session, groups):
@@ -128,11 +129,12 @@ def _judge(state: State, groups: Sequence[Waiting], usual: Thresholds, now: date
             if drift.is_due(0, group.since, 1, now):
                 _give_up(state, group, mine)
         elif mine:
-            judged += _judge_one(state, group, baseline, mine, usual, now)
+            # Unpacked one after the other: what fits into the processor's cache is judged in less time.
+            judged += _judge_one(state, group, baseline, judging.stored(mine), usual, now)
     return judged
 
 
-def _read(session: Session, groups: Sequence[Waiting]) -> list[dict[tuple[str, str, str], list[Stored]]]:
+def _read(session: Session, groups: Sequence[Waiting]) -> list[dict[tuple[str, str, str], list[Row[Any]]]]:
     """The windows of these groups, the earliest first; of each no more than one pass takes."""
     row = _Unjudged
     names = (row.target_id, row.digest, row.baseline_sha256)
@@ -149,7 +151,7 @@ def _read(session: Session, groups: Sequence[Waiting]) -> list[dict[tuple[str, s
             .limit(_BATCH if len(part) == 1 else None)
         ).all()
         by_key = itertools.groupby(rows, key=lambda item: (item[1], item[6], item[7]))
-        found.append({key: judging.stored(item[:6] for item in items) for key, items in by_key})
+        found.append({key: list(items) for key, items in by_key})
     return found
 
 
@@ -206,7 +208,7 @@ def verdicts(sketches: dict[str, Sketch], usual: Thresholds) -> dict[str, tuple[
     return {name: (sketch.n, verdict.judge(sketch, usual)) for name, sketch in sketches.items()}
 
 
-def _give_up(state: State, group: Waiting, windows: Sequence[Stored]) -> None:
+def _give_up(state: State, group: Waiting, windows: Sequence[Row[Any]]) -> None:
     """Nobody waits for ever for a baseline that is not here. The windows stay, and so can be looked at when
     it comes."""
     text = (

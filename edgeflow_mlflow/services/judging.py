@@ -68,7 +68,7 @@ def stored(rows: Iterable[Any]) -> list[Stored]:
             end=end,
             **_sketched(payload),
         )
-        for identifier, target, deployment, start, end, payload in rows
+        for identifier, target, deployment, start, end, payload, *_ in rows
     ]
 
 
