@@ -24,11 +24,6 @@ _LONGEST = (
     "tests/agent/test_agent_faults",
     "tests/packaging/",
 )
-    "tests/acceptance/",
-    "tests/agent/test_agent_crash",
-    "tests/agent/test_agent_faults",
-    "tests/packaging/",
-)
 
 
 def pytest_xdist_auto_num_workers() -> int:
