@@ -118,6 +118,8 @@ class Drift(Base):
     evaluations: Mapped[int] = mapped_column(BigInteger, default=0)
     # Whether enough of the newest evaluations agree: what alerts look at.
     alarm: Mapped[bool] = mapped_column(Boolean, default=False)
+    # When it last was one. Null once it has recovered; kept when the target got another model instead.
+    alarm_at: Mapped[datetime | None]
     p_value: Mapped[float | None] = mapped_column(Float)
     n: Mapped[int] = mapped_column(BigInteger, default=0)
     signals: Mapped[list[Any]] = mapped_column(default=list)

@@ -36,7 +36,8 @@ class Facts:
     say nothing any more, and nobody waits for them.
 
     `watched` are targets that serve the new model, `judged` those of them whose telemetry was judged often
-    enough for an alarm, `drifted` those with one; `is_judged` says that nobody waits for more of it.
+    enough for an alarm, `drifted` those with one that is new; `is_judged` says that nobody waits for
+    more of it.
     """
 
     targets: int = 0
@@ -123,7 +124,8 @@ def latency(limits: Limits, facts: Facts) -> Reading | None:
 
 
 def drift(limits: Limits, facts: Facts) -> Reading | None:
-    """Targets whose inputs or outputs have drifted from what the new model was trained on."""
+    """Targets whose inputs or outputs have drifted from what the new model was trained on, and had not with
+    the version before."""
     limit = limits.max_drift_rate
     if limit is None:
         return None

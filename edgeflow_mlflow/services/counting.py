@@ -10,12 +10,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Select, and_, case, distinct, func, or_, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 from sqlalchemy.sql.elements import ColumnElement
 
 from edgeflow_agent.wire.states import State as Step
 from edgeflow_mlflow.db import models
-from edgeflow_mlflow.domain import retries, rollouts
+from edgeflow_mlflow.domain import drift, retries, rollouts
 from edgeflow_mlflow.domain.gates import Facts
 from edgeflow_mlflow.domain.rollouts import OnFailure, Snapshot, Wave, WaveState
 from edgeflow_mlflow.services import revisions, strategy
@@ -174,11 +174,24 @@ def _with_drift(
         _Drift.kind.in_(strategy.drift_kinds(settings)),
         _Drift.updated_at > _Execution.finished_at,
     )
+    # What had drifted under the version before as well is not the new version's doing.
+    before = aliased(_Drift)
+    is_old = (
+        select(before.feature)
+        .where(
+            before.scope == "target",
+            before.scope_id == _Drift.scope_id,
+            before.digest != _Drift.digest,
+            before.feature == _Drift.feature,
+            before.alarm_at > now - drift.FRESH,
+        )
+        .exists()
+    )
     known = or_(_Drift.evaluations >= evaluations, _Drift.alarm.is_(True))
     judged, drifted = session.execute(
         serving.join(_Drift, verdicts).with_only_columns(
             func.count(distinct(case((known, _Drift.scope_id)))),
-            func.count(distinct(case((_Drift.alarm.is_(True), _Drift.scope_id)))),
+            func.count(distinct(case((and_(_Drift.alarm.is_(True), ~is_old), _Drift.scope_id)))),
             maintain_column_froms=True,
         )
     ).one()

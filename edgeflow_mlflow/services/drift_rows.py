@@ -132,6 +132,7 @@ def _rows(
         added = [drift.entry(verdict, n, moment.end, limit) for moment, n, verdict in seen]
         history = [*history, *added][-drift.HISTORY :]
         moment, n, verdict = seen[-1]
+        alarm = drift.alarmed(history, rule)
         rows.append(
             {
                 "scope": scope,
@@ -147,7 +148,8 @@ def _rows(
                 "significant": added[-1]["significant"],
                 "evaluations": evaluations
                 + sum(entry["status"] != Status.INSUFFICIENT_DATA.value for entry in added),
-                "alarm": drift.alarmed(history, rule),
+                "alarm": alarm,
+                "alarm_at": state.now() if alarm else None,
                 "p_value": verdict.p_value,
                 "n": n,
                 "signals": drift.signals(verdict),

@@ -102,3 +102,22 @@ def test_silence_does_not_hold_it_up_for_ever(ten: Fleet) -> None:
     ten.clock.pass_by(minutes=2)
     ten.tick()
     assert ten.rollout().wave == 2
+
+
+def test_what_had_drifted_before_is_not_the_new_version_s_doing(ten: Fleet) -> None:
+    """A robot with a dirty camera must not halt the rollout of a model that is no worse."""
+    begin(ten)
+    now = ten.state.now()
+    names = first_wave(ten)
+    for name in names:
+        judge(ten, name, "1", alarm_at=now)
+        judge(ten, name, "2", alarm=True, status="drift")
+    ten.tick()
+    assert ten.rollout().wave == 2
+    # Another feature is news.
+    assert len(ten.obey()) == 6
+    ten.clock.pass_by(minutes=1)
+    for name in ten.names:
+        judge(ten, name, "2", alarm=True, status="drift", feature="input-2")
+    ten.tick()
+    assert ten.rollout().state == "paused"

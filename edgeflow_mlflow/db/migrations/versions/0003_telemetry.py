@@ -128,6 +128,7 @@ def upgrade() -> None:
         sa.Column("significant", sa.Boolean(), nullable=False),
         _count("evaluations"),
         sa.Column("alarm", sa.Boolean(), nullable=False),
+        sa.Column("alarm_at", UtcDateTime(timezone=True), nullable=True),
         sa.Column("p_value", sa.Float(), nullable=True),
         _count("n"),
         sa.Column("signals", sa.JSON(), nullable=False),
