@@ -20,9 +20,12 @@ for name in [item for item in os.environ if item.startswith("EDGEFLOW_")]:
 # Files with the longest tests begin first, so that no worker is left alone with one of them at the end.
 _LONGEST = (
     "tests/acceptance/",
+    "tests/agent/test_agent_conformance",
     "tests/agent/test_agent_crash",
     "tests/agent/test_agent_faults",
+    "tests/agent/test_agent_fuzz",
     "tests/packaging/",
+    "tests/server/test_fleet_machine",
 )
 
 
