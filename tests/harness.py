@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from edgeflow_agent.config import AgentConfig
+from edgeflow_agent.runtime import enrolment
 from edgeflow_mlflow.api import records
 from edgeflow_mlflow.client import Client
 
@@ -245,13 +247,11 @@ class Agent:
         return self.folder / f"{self.target}-state"
 
     def enrol(self, token: str | None = None) -> Agent:
-        """Get an identity."""
+        """Get an identity; as `edgeflow-agent enroll` does, which the demo and the quickstart type."""
         if token is None:
             token = self.server.client.create_token(records.TokenCreate()).token
-        command(
-            "edgeflow-agent", "enroll", "--server", self.server.address, "--token", token,
-            "--target", self.target, "--state-dir", str(self.state),
-        )  # fmt: skip
+        config = AgentConfig(server_url=self.server.address, state_dir=self.state)
+        enrolment.enrol(config, token=token, target=self.target)
         return self
 
     def start(self) -> Agent:

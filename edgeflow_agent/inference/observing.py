@@ -14,6 +14,8 @@ from edgeflow_agent.inference.slot import Serving
 
 _MOST_CAPTURED = 16  # between two looks
 _MOST_ROWS = 1024  # of one request
+_MOST_HELD = 256
+_JOINED_BYTES = 2**20  # of the tensors that are put together
 _OVERHEAD = 256  # in bytes, of one value besides its content
 _SAMPLED = 64  # words of an array whose lengths are looked at
 
@@ -36,8 +38,8 @@ class Observer:
     are held: what is held keeps its model in memory.
     """
 
-    def __init__(self, *, most_bytes: int = 16 * 2**20) -> None:
-        self.every = 0
+    def __init__(self, *, most_bytes: int = 4 * 2**20) -> None:
+        self._every = 0
         self.capture_rate = 0.0
         self.engine: Engine | None = None
         self.seen = 0  # requests that could have been taken
@@ -55,15 +57,16 @@ class Observer:
         rate = self.capture_rate
         if rate and random.random() < rate:  # noqa: S311
             self._capture(serving, feed, outputs)
-        every = self.every
         if self._pause > 0:
-            # `every` may have become smaller since.
-            self._pause = min(self._pause, 2 * every - 1) - 1
+            self._pause -= 1
             return
+        every = self._every
         if every != 1:
             if not every:
                 return
             self._pause = random.randrange(2 * every - 1)  # noqa: S311 - on average one less than `every`
+        if len(self._taken) >= _MOST_HELD:
+            return
         size = _size(feed.values()) + _size(outputs)
         if self._put - self._got + size > self._most_bytes or serving.engine is not self.engine:
             return
@@ -77,6 +80,22 @@ class Observer:
         if len(self._captured) < _MOST_CAPTURED and size <= room and serving.engine is self.engine:
             self._captured_put += size
             self._captured.append(Taken(serving, feed, outputs, size))
+
+    @property
+    def every(self) -> int:
+        """One request in so many is taken."""
+        return self._every
+
+    @every.setter
+    def every(self, every: int) -> None:
+        self._every = every
+        # Should the event loop count one down at this very moment, the pause is one longer, and that is all.
+        self._pause = min(self._pause, max(2 * every - 1, 0))
+
+    @property
+    def is_filling(self) -> bool:
+        """Whether soon nothing more will be taken."""
+        return len(self._taken) > _MOST_HELD / 2 or self._put - self._got > self._most_bytes / 2
 
     @property
     def held(self) -> int:
@@ -120,8 +139,9 @@ def _size_of(value: Any) -> int:
     return _OVERHEAD + value.nbytes + (50 * len(some) + words) * value.size // max(len(some), 1)
 
 
-def tables(taken: Sequence[Taken]) -> list[tuple[dict[str, Any], dict[str, Any], int]]:
-    """Requests as few tables: rows of the same form are put together. With each, how many requests it is."""
+def tables(taken: Sequence[Taken]) -> Iterator[tuple[dict[str, Any], dict[str, Any], int]]:
+    """Requests as few tables: rows of the same form are put together, as long as they are small. With each,
+    how many requests it is."""
     groups: dict[tuple[Any, ...], list[tuple[dict[str, Any], dict[str, Any]]]] = {}
     for item in taken:
         feed, outputs = _thinned(item)
@@ -129,10 +149,12 @@ def tables(taken: Sequence[Taken]) -> list[tuple[dict[str, Any], dict[str, Any],
             (name, value.dtype.str, value.shape[1:]) for name, value in (*feed.items(), *outputs.items())
         )
         groups.setdefault(form, []).append((feed, outputs))
-    return [
-        (_joined([feed for feed, _ in parts]), _joined([outputs for _, outputs in parts]), len(parts))
-        for parts in groups.values()
-    ]
+    for parts in groups.values():
+        size = sum(value.nbytes for values in parts[0] for value in values.values())
+        step = max(_JOINED_BYTES // max(size, 1), 1)
+        for begin in range(0, len(parts), step):
+            some = parts[begin : begin + step]
+            yield _joined([feed for feed, _ in some]), _joined([outputs for _, outputs in some]), len(some)
 
 
 def _joined(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -38,6 +38,7 @@ logger = logging.getLogger(__name__)
 
 _TURN_S = 1.0
 _BATCH = 256
+_MOST_IDLE_TURNS = 5
 _PLACES = (Path("baseline.json"), Path("extra_files") / "baseline.json")
 _MOST_EVERY = 10_000
 
@@ -73,6 +74,9 @@ class Collector:
         # Where the window before ended: the next begins there, so that no request is in none.
         self._ended = (metrics.counted(), observer.seen)
         self._cost_s = 0.0  # of one request, as it was lately
+        self._rate = 0.0  # requests a second, as it was lately
+        self._measured = (observer.seen, time.monotonic())
+        self._idle_turns = 0
         self._turns = Turns("telemetry", self._turn, at_end=self._end)
 
     def start(self) -> None:
@@ -101,9 +105,16 @@ class Collector:
         try:
             with self._lock:
                 self._follow()
-                self._fold()
+                self._measure_rate()
                 window = self._window
-                if window is not None and window.age_s() >= self._length_s(window.serving):
+                is_over = window is not None and window.age_s() >= self._length_s(window.serving)
+                # In few large portions: what a portion costs besides its rows is the same for each.
+                self._idle_turns += 1
+                if is_over or self._observer.is_filling or self._idle_turns >= _MOST_IDLE_TURNS:
+                    self._idle_turns = 0
+                    self._fold()
+                self._set_every()
+                if window is not None and is_over:
                     self._close()
                     self._open(window)
                 wait_s = self._wait_s()
@@ -283,9 +294,6 @@ class Collector:
         if folded:
             cost = (time.thread_time() - begin) / folded
             self._cost_s = cost if not self._cost_s else 0.7 * self._cost_s + 0.3 * cost
-        window = self._window
-        if window is not None:
-            self._observer.every = self._every(window)
 
     def _fold_batch(self, taken: Sequence[Taken]) -> int:
         window = self._window
@@ -327,10 +335,21 @@ class Collector:
         """So that looking takes its share of one core and no more."""
         if window.watch is None and window.learner is None:
             return 0
-        age_s = max(window.age_s(), _TURN_S)
-        rate = (self._observer.seen - window.seen) / age_s
         affordable = self._config.telemetry_cpu_share / self._cost_s if self._cost_s else 100.0
-        return min(max(math.ceil(rate / affordable), 1), _MOST_EVERY)
+        return min(max(math.ceil(self._rate / affordable), 1), _MOST_EVERY)
+
+    def _measure_rate(self) -> None:
+        """How many requests came a second lately; of long ago they say nothing."""
+        now = time.monotonic()
+        seen, moment = self._measured
+        if now - moment >= _TURN_S / 2:
+            self._rate = (self._observer.seen - seen) / (now - moment)
+            self._measured = (self._observer.seen, now)
+
+    def _set_every(self) -> None:
+        window = self._window
+        if window is not None:
+            self._observer.every = self._every(window)
 
 
 class _Window:

@@ -34,7 +34,7 @@ def test_schemathesis(bare: Server, who: str, tmp_path: Path) -> None:
         "--phases", "examples,coverage,fuzzing",
         "--checks", ("not_a_server_error,status_code_conformance,content_type_conformance,"
         "response_schema_conformance,unsupported_method,negative_data_rejection"),
-        "--max-examples", "8", "--seed", "7", "--request-timeout", "20", "--no-color",
+        "--max-examples", "3", "--seed", "7", "--request-timeout", "20", "--no-color",
         "--suppress-health-check", "all",
     ]  # fmt: skip
     if who == "device":

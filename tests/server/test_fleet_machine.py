@@ -352,7 +352,7 @@ def _settings(examples: int) -> Any:
 def test_a_fleet_comes_to_rest() -> None:
     from hypothesis.stateful import run_state_machine_as_test
 
-    run_state_machine_as_test(FleetMachine, settings=_settings(25))  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(FleetMachine, settings=_settings(12))  # type: ignore[no-untyped-call]
 
 
 @pytest.mark.slow
