@@ -213,7 +213,7 @@ class FakeServer:
         return [state for state, _ in itertools.groupby(states)]
 
     def wait_report(
-        self, state: str, *, execution: str | None = None, reason: str | None = None, timeout_s: float = 20.0
+        self, state: str, *, execution: str | None = None, reason: str | None = None, timeout_s: float = 60.0
     ) -> Report:
         """The first report that fits; raise AssertionError with what came instead."""
         deadline = time.monotonic() + timeout_s

@@ -37,7 +37,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def until(condition: Callable[[], T], what: str, timeout_s: float = 30.0) -> T:
+def until(condition: Callable[[], T], what: str, timeout_s: float = 90.0) -> T:
     """The first true value of `condition`; fail with `what` and the last value when the time is over."""
     deadline = time.monotonic() + timeout_s
     last: object = None
@@ -304,7 +304,7 @@ def command(
     return done
 
 
-def deployed(server: Server, name: str, timeout_s: float = 30.0) -> None:
+def deployed(server: Server, name: str, timeout_s: float = 90.0) -> None:
     """Wait until every device of a deployment has it."""
     for detail in server.client.watch(name, timeout_s):
         states = {item.target: (item.state, item.reason, item.message) for item in detail.executions}

@@ -26,7 +26,7 @@ from edgeflow_agent.testing import FakeServer
 OPSET = [helper.make_opsetid("", 17)]
 
 
-def wait_for(condition: Callable[[], Any], timeout_s: float = 20.0, what: str = "") -> Any:
+def wait_for(condition: Callable[[], Any], timeout_s: float = 60.0, what: str = "") -> Any:
     """Wait until `condition` gives something true, and return it."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
