@@ -22,6 +22,8 @@ from edgeflow_mlflow.db.group_commit import GroupCommit
 
 T = TypeVar("T")
 _WRITE = "edgeflow_write"
+# SQLite's waiting is a look every tenth of a second: so long, a tenth of the looks find the file free.
+_GAP_S = 0.01
 # Elsewhere the index that keeps a second open execution from a target would not be made as it must be.
 _KINDS = ("sqlite", "postgresql")
 
@@ -38,7 +40,11 @@ class Database:
         self.engine = _engine(self.url)
         self._write_engine = self.engine.execution_options(**{_WRITE: True})
         self._fence: int | None = None
-        self._group = GroupCommit(self.write, not_again=FenceLostError)
+        self._group = self._new_group()
+
+    def _new_group(self) -> GroupCommit:
+        gap_s = _GAP_S if self.is_sqlite else 0.0
+        return GroupCommit(self.write, not_again=FenceLostError, gap_s=gap_s)
 
     @property
     def is_sqlite(self) -> bool:
@@ -50,7 +56,7 @@ class Database:
         other = Database.__new__(Database)
         other.__dict__.update(self.__dict__)
         other._fence = fence
-        other._group = GroupCommit(other.write, not_again=FenceLostError)
+        other._group = other._new_group()
         return other
 
     @contextmanager

@@ -7,6 +7,7 @@ Nobody is told "stored" before it is, and nobody waits for more than the commit 
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -43,10 +44,16 @@ class GroupCommit:
     """Changes to targets, each whole or not at all, several in one transaction of `write`."""
 
     def __init__(
-        self, write: Callable[[], AbstractContextManager[Session]], *, not_again: type[Exception]
+        self,
+        write: Callable[[], AbstractContextManager[Session]],
+        *,
+        not_again: type[Exception],
+        gap_s: float = 0.0,
     ) -> None:
+        """`gap_s` is how long the database is left to others between two groups."""
         self._write = write
         self._not_again = not_again
+        self._gap_s = gap_s
         self._waiting: deque[_Change[object]] = deque()
         self._lock = threading.Lock()
         self._is_led = False
@@ -77,12 +84,16 @@ class GroupCommit:
         try:
             self._carry_out(group)
         finally:
+            for change in group[1:]:
+                change.turn.release()
+            if self._waiting:
+                # Other processes wait for the database's lock by looking now and then: without a gap they
+                # never find it free.
+                time.sleep(self._gap_s)
             with self._lock:
                 self._is_led = bool(self._waiting)
                 if self._waiting:
                     self._waiting[0].turn.release()
-            for change in group[1:]:
-                change.turn.release()
 
     def _carry_out(self, group: list[_Change[object]]) -> None:
         try:
