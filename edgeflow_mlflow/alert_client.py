@@ -2,34 +2,14 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
-import msgspec
-
 from edgeflow_mlflow.api import records
+from edgeflow_mlflow.client_calls import Calls
 
-T = TypeVar("T", bound=msgspec.Struct)
 
-
-class AlertCalls(ABC):
+class AlertCalls(Calls):
     """Alerts, rules, silences and receivers."""
-
-    @abstractmethod
-    def _call(self, method: str, path: str, kind: type[T], body: msgspec.Struct | None = None) -> T:
-        """One request."""
-
-    @abstractmethod
-    def _all(
-        self,
-        path: str,
-        kind: type[T],
-        items: Callable[[T], Sequence[Any]],
-        query: dict[str, str] | None = None,
-    ) -> list[Any]:
-        """Every page of a list."""
 
     def alerts(self, **query: str) -> list[records.AlertView]:
         """Alerts that are pending or fire, or by `phase`, `severity`, `rule` and `target`."""

@@ -2,31 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
-import msgspec
-
 from edgeflow_mlflow.api import records
+from edgeflow_mlflow.client_calls import Calls
 
-T = TypeVar("T", bound=msgspec.Struct)
 
-
-class TelemetryCalls:
+class TelemetryCalls(Calls):
     """A part of `client.Client`, which knows how to call."""
-
-    def _call(self, method: str, path: str, kind: type[T], body: msgspec.Struct | None = None) -> T:
-        raise NotImplementedError
-
-    def _all(
-        self,
-        path: str,
-        kind: type[T],
-        items: Callable[[T], Sequence[Any]],
-        query: dict[str, str] | None = None,
-    ) -> list[Any]:
-        raise NotImplementedError
 
     def telemetry(self, **query: str) -> records.TelemetryView:
         """What devices have counted over time: `target`, `fleet`, `deployment`, `model` and `version` say
