@@ -21,6 +21,7 @@ from typing import Any
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from edgeflow_agent import typed
 from edgeflow_agent.wire import documents, signing, telemetry, tokens
 from edgeflow_agent.wire.documents import (
     Action,
@@ -324,11 +325,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             response = documents.ReportsResponse(stored=stored if outer.stores else ())
             self._send(200, documents.encode(response))
         elif self.path == "/api/v1/device/telemetry":
-            sent = msgspec.json.decode(body, type=telemetry.TelemetryRequest)
+            sent = typed.read(telemetry.TelemetryRequest, body)
             kept = tuple(outer.store_window(packed) for packed in sent.windows) if outer.stores else ()
             self._send(200, msgspec.json.encode(telemetry.TelemetryResponse(stored=kept)))
         elif self.path == "/api/v1/device/baselines":
-            upload = msgspec.json.decode(body, type=telemetry.BaselineUpload)
+            upload = typed.read(telemetry.BaselineUpload, body)
             outer.baselines[upload.digest] = upload.baseline
             self._json(200, {})
         elif self.path == "/api/v1/device/rotate":

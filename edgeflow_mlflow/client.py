@@ -13,6 +13,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import http_request
 
+from edgeflow_agent import typed
 from edgeflow_agent.wire.states import TERMINAL
 from edgeflow_mlflow.alert_client import AlertCalls
 from edgeflow_mlflow.api import records
@@ -324,7 +325,7 @@ class Client(AlertCalls, TelemetryCalls):
         if response.status_code >= 400:
             raise self._refusal(response.status_code, response.content)
         try:
-            return msgspec.json.decode(response.content, type=kind)
+            return typed.read(kind, response.content)
         except msgspec.MsgspecError as error:
             raise ApiError(
                 f"{self.address} did not answer as an Edgeflow server does ({error}); is it started with "
@@ -333,7 +334,7 @@ class Client(AlertCalls, TelemetryCalls):
 
     def _refusal(self, status: int, content: bytes) -> ApiError:
         try:
-            found = msgspec.json.decode(content, type=records.Error)
+            found = typed.read(records.Error, content)
         except msgspec.MsgspecError:
             hint = "; is it started with `edgeflow server` or `mlflow server --app-name edgeflow`?"
             text = content.decode(errors="replace").strip()[:300]

@@ -117,6 +117,7 @@ class Process:
             "PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}",
             "MLFLOW_DISABLE_TELEMETRY": "true",
             "PYTHONUNBUFFERED": "1",
+            "PYTHONFAULTHANDLER": "1",  # a crash says in the log where each thread was
             **self.environment,
         }
         with self.log.open("ab") as log:
@@ -134,6 +135,11 @@ class Process:
     def running(self) -> bool:
         """Whether it lives."""
         return self.popen is not None and self.popen.poll() is None
+
+    @property
+    def code(self) -> int | None:
+        """How it ended: its exit code, or minus the signal."""
+        return None if self.popen is None else self.popen.poll()
 
     def kill(self) -> None:
         """Power off: the whole group, at once."""
@@ -215,7 +221,7 @@ class Server:
         return self
 
     def _answers(self) -> bool:
-        assert self.process.running, f"the server ended:\n{self.process.text()[-4000:]}"
+        assert self.process.running, f"the server ended ({self.process.code}):\n{self.process.text()[-4000:]}"
         return request("GET", f"{self.api}/health", timeout_s=5).status == 200
 
     def stop(self) -> None:
@@ -263,7 +269,7 @@ class Agent:
         return self
 
     def _answers(self, said: Path) -> bool:
-        assert self.process.running, f"the agent ended:\n{self.process.text()[-4000:]}"
+        assert self.process.running, f"the agent ended ({self.process.code}):\n{self.process.text()[-4000:]}"
         return said.is_file() and request("GET", f"{self.url}/health").status in (200, 503)
 
     @property

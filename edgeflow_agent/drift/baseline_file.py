@@ -14,7 +14,7 @@ from typing import Annotated, TypeVar
 import msgspec
 import numpy as np
 
-from edgeflow_agent import errors
+from edgeflow_agent import errors, typed
 from edgeflow_agent.drift.baseline import (
     CATEGORIES,
     CONFIG,
@@ -109,10 +109,10 @@ def parse(content: bytes) -> Baseline:
         raise _wrong(f"it has {len(content)} bytes, at most {MAX_BYTES} are allowed", reason="too_large")
     try:
         # First the format: a newer one need not look like this one at all.
-        found = msgspec.json.decode(content, type=_Head).format
+        found = typed.read(_Head, content).format
         if found != FORMAT:
             raise _wrong(f"it has format {found}, and this release reads {FORMAT}: update it")
-        file = msgspec.json.decode(content, type=_File)
+        file = typed.read(_File, content)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise _wrong(f"it cannot be read: {error}") from error
     if file.config != CONFIG or file.config_sha256 != CONFIG_SHA256:

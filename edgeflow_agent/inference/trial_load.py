@@ -20,7 +20,7 @@ from pathlib import Path
 
 import msgspec
 
-from edgeflow_agent import errors
+from edgeflow_agent import errors, typed
 from edgeflow_agent.wire.documents import TensorSpec
 
 logger = logging.getLogger(__name__)
@@ -184,7 +184,7 @@ class _Forked:
 
 def _judge(output: bytes, code: int, max_memory_mb: int) -> Verdict:
     try:
-        verdict = msgspec.json.decode(output, type=Verdict)
+        verdict = typed.read(Verdict, output)
     except msgspec.MsgspecError:
         if code == -signal.SIGXCPU:
             reason, message = "load_timeout", "the model used up its processor time while it loaded"
@@ -251,7 +251,7 @@ def _verdict(order: _Order) -> Verdict:
 
 
 def _child() -> None:
-    order = msgspec.json.decode(sys.stdin.buffer.read(), type=_Order)
+    order = typed.read(_Order, sys.stdin.buffer.read())
     _cap(order)
     sys.stdout.buffer.write(msgspec.json.encode(_verdict(order)))
     sys.stdout.buffer.flush()

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from edgeflow_agent import errors, version
+from edgeflow_agent import errors, typed, version
 from edgeflow_agent.wire import documents
 from edgeflow_agent.wire.telemetry import BaselineUpload, TelemetryRequest, TelemetryResponse
 
@@ -117,7 +117,7 @@ class DeviceApi:
         """Hand over windows; the answer names what is stored and what never will be."""
         answer = self._call("POST", "/api/v1/device/telemetry", msgspec.json.encode(request))
         try:
-            return msgspec.json.decode(answer.body, type=TelemetryResponse)
+            return typed.read(TelemetryResponse, answer.body)
         except msgspec.MsgspecError as error:
             raise errors.TransferError(f"the server's answer on telemetry cannot be read: {error}") from error
 
@@ -129,7 +129,7 @@ class DeviceApi:
         """A new credential; the old one dies at the first use of the new one."""
         answer = self._call("POST", "/api/v1/device/rotate", b"{}")
         try:
-            return msgspec.json.decode(answer.body, type=_Rotation).credential
+            return typed.read(_Rotation, answer.body).credential
         except msgspec.MsgspecError as error:
             raise errors.TransferError(f"the server's answer is not a credential: {error}") from error
 

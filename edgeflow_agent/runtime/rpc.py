@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from edgeflow_agent import errors, version
+from edgeflow_agent import errors, typed, version
 from edgeflow_agent.inference import engine
 from edgeflow_agent.inference.messages import Response
 from edgeflow_agent.inference.refusals import refusal
@@ -81,7 +81,7 @@ class Rpc:
     def _capture(self, body: bytes) -> Response:
         """A part of one capture: more than a message holds is asked for in pieces."""
         try:
-            part = msgspec.json.decode(body, type=CapturePart)
+            part = typed.read(CapturePart, body)
             content = self._captures.content(part.id)
         except msgspec.MsgspecError as error:
             return refusal(b"", 400, "bad_input", f"not a part of a capture: {error}")

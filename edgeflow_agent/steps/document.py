@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from edgeflow_agent import errors
+from edgeflow_agent import errors, typed
 from edgeflow_agent.steps import answers, boxes, images, inputs, scores, signals, tables
 from edgeflow_agent.steps.flow import After, Before
 
@@ -51,7 +51,7 @@ def parse(source: bytes | Mapping[str, Any] | Sequence[Any]) -> tuple[tuple[Befo
     if not isinstance(source, Mapping):
         raise _wrong('the document must be an object: {"format": 1, "before": […], "after": […]}')
     try:
-        document = msgspec.convert(dict(source), Document)
+        document = typed.convert(Document, dict(source))
     except msgspec.ValidationError as error:
         raise _wrong(str(error)) from error
     if document.format != FORMAT:
@@ -121,7 +121,7 @@ def _step(where: str, item: Any, kinds: Mapping[str, type[Any]]) -> Any:
         )
         raise _wrong(f"{where}: no step {word[:60]!r} is known here; {hint}")
     try:
-        return msgspec.convert(dict(item), kind)
+        return typed.convert(kind, dict(item))
     except msgspec.ValidationError as error:
         raise _wrong(f"{where} {word}: {error}") from error
 

@@ -12,7 +12,7 @@ from types import TracebackType
 
 import msgspec
 
-from edgeflow_agent import errors
+from edgeflow_agent import errors, typed
 from edgeflow_agent.store import durable
 
 logger = logging.getLogger(__name__)
@@ -99,6 +99,6 @@ def _open_lock(path: Path) -> int:
 def read_agent_file(state_dir: Path) -> AgentFile | None:
     """Where the agent of this folder answers; None when none has said so."""
     try:
-        return msgspec.json.decode((state_dir / "agent.json").read_bytes(), type=AgentFile)
+        return typed.read(AgentFile, (state_dir / "agent.json").read_bytes())
     except (OSError, msgspec.MsgspecError):
         return None

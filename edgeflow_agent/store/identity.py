@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from edgeflow_agent import errors
+from edgeflow_agent import errors, typed
 from edgeflow_agent.store import durable
 from edgeflow_agent.wire import documents, signing
 
@@ -72,7 +72,7 @@ class IdentityFile:
         except OSError as error:
             raise errors.StateError(f"cannot read {self._path}: {error.strerror}") from error
         try:
-            identity = msgspec.json.decode(data, type=Identity)
+            identity = typed.read(Identity, data)
             identity.keys()
         except (msgspec.MsgspecError, errors.ContractError) as error:
             raise errors.StateError(

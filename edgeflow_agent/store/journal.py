@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from edgeflow_agent import typed
 from edgeflow_agent.core.machine import Work
 from edgeflow_agent.store import durable
 from edgeflow_agent.wire.documents import DesiredDeployment, TrialFigures
@@ -61,13 +62,13 @@ class Journal:
 
     def _read(self) -> Record:
         try:
-            return msgspec.json.decode(durable.patiently(self._path.read_bytes), type=Record)
+            return typed.read(Record, durable.patiently(self._path.read_bytes))
         except FileNotFoundError:
             pass
         except (OSError, msgspec.MsgspecError) as error:
             self._put_aside(error)
         try:
-            ratchet = msgspec.json.decode(durable.patiently(self._ratchet.read_bytes), type=_Ratchet)
+            ratchet = typed.read(_Ratchet, durable.patiently(self._ratchet.read_bytes))
         except (OSError, msgspec.MsgspecError):
             return Record()
         return Record(handled=ratchet.handled)

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from edgeflow_agent import typed
 from edgeflow_agent.core.crash_loop import Life
 from edgeflow_agent.store import durable
 from edgeflow_agent.wire.documents import DesiredDeployment
@@ -78,7 +79,7 @@ class LivesFile:
 def _read(path: Path, kind: type[_Kind]) -> _Kind:
     empty: Any = kind()
     try:
-        return msgspec.json.decode(durable.patiently(path.read_bytes), type=kind)
+        return typed.read(kind, durable.patiently(path.read_bytes))
     except FileNotFoundError:
         return empty  # type: ignore[no-any-return]
     except (OSError, msgspec.MsgspecError) as error:

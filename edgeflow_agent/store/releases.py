@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from edgeflow_agent import errors
+from edgeflow_agent import errors, typed
 from edgeflow_agent.store import blobs, crashpoints, durable
 from edgeflow_agent.wire.documents import DesiredDeployment, FileRef
 
@@ -90,7 +90,7 @@ class ReleaseStore:
         """What a release says it is; raise StateError when it does not."""
         try:
             data = durable.patiently((self.path(name) / "manifest.json").read_bytes)
-            return msgspec.json.decode(data, type=Manifest)
+            return typed.read(Manifest, data)
         except (OSError, msgspec.MsgspecError) as error:
             raise errors.StateError(f"release {name} has no readable manifest: {error}") from error
 

@@ -19,7 +19,7 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 
-from edgeflow_agent import errors
+from edgeflow_agent import errors, typed
 from edgeflow_agent.wire.states import State
 
 MAX_ENVELOPE_BYTES = 64 * 1024
@@ -346,7 +346,7 @@ def decode(kind: type[Record], data: bytes | str, *, limit: int = MAX_MESSAGE_BY
             f"{kind.__name__} of {len(data)} bytes is over the limit of {limit}", reason="too_large"
         )
     try:
-        return msgspec.json.decode(data, type=kind)
+        return typed.read(kind, data)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise errors.ContractError(f"not a valid {kind.__name__}: {error}") from error
 
@@ -394,6 +394,6 @@ def to_builtins(record: _Record) -> Any:
 def from_builtins(kind: type[Record], value: Any) -> Record:
     """The record again, from plain data; raise ContractError when it does not fit."""
     try:
-        return msgspec.convert(value, type=kind)
+        return typed.convert(kind, value)
     except msgspec.MsgspecError as error:
         raise errors.ContractError(f"not a valid {kind.__name__}: {error}") from error

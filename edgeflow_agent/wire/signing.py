@@ -18,7 +18,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from edgeflow_agent import errors
+from edgeflow_agent import errors, typed
 from edgeflow_agent.wire import documents
 
 DESIRED = "application/vnd.edgeflow.desired.v1+json"
@@ -85,7 +85,7 @@ def verify(envelope: bytes, payload_type: str, keys: Mapping[str, bytes]) -> tup
             reason="too_large",
         )
     try:
-        parsed = msgspec.json.decode(envelope, type=_Envelope)
+        parsed = typed.read(_Envelope, envelope)
         payload = base64.b64decode(parsed.payload, validate=True)
         signatures = [(item.keyid, base64.b64decode(item.sig, validate=True)) for item in parsed.signatures]
     except (msgspec.MsgspecError, binascii.Error, ValueError, RecursionError) as error:

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import msgspec
 
-from edgeflow_agent import errors
+from edgeflow_agent import errors, typed
 from edgeflow_agent.wire.documents import Count, Name, Stored
 from edgeflow_agent.wire.sketches import SketchRecord
 
@@ -172,6 +172,6 @@ def unpack_as(kind: type[W], data: bytes) -> W:
             )
         if not inflater.eof or inflater.unused_data:
             raise errors.ContractError("a window that is cut off, or has more behind it")
-        return msgspec.json.decode(text, type=kind)
+        return typed.read(kind, text)
     except (zlib.error, msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise errors.ContractError(f"not a valid TelemetryWindow: {error}") from error

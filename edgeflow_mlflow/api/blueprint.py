@@ -13,6 +13,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from werkzeug.exceptions import HTTPException
 
 from edgeflow_agent import errors as agent_errors
+from edgeflow_agent import typed
 from edgeflow_mlflow import errors
 from edgeflow_mlflow.api import identity, origin, responses, table
 from edgeflow_mlflow.api.routing import PREFIX, Actor, Call, Policy, Raw, Route
@@ -164,7 +165,7 @@ def _body(route: Route) -> Any:
 
 def _convert(value: Any, kind: Any, what: str, *, strict: bool) -> Any:
     try:
-        return msgspec.convert(value, type=kind, strict=strict)
+        return typed.convert(kind, value, strict=strict)
     except (msgspec.ValidationError, RecursionError, OverflowError) as error:
         raise errors.InvalidError(f"the {what} does not fit: {error}") from error
 

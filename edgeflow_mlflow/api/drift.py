@@ -9,6 +9,7 @@ import msgspec
 from mlflow.exceptions import MlflowException
 from sqlalchemy import and_, or_, select
 
+from edgeflow_agent import typed
 from edgeflow_agent.drift.verdict import Verdict
 from edgeflow_mlflow import errors
 from edgeflow_mlflow.api import records, views
@@ -80,8 +81,8 @@ def _view(row: models.Drift) -> records.DriftView:
         evaluations=row.evaluations,
         p_value=row.p_value,
         n=row.n,
-        signals=[msgspec.convert(item, records.SignalView) for item in row.signals],
-        history=[msgspec.convert(item, records.Evaluation) for item in row.history],
+        signals=[typed.convert(records.SignalView, item) for item in row.signals],
+        history=[typed.convert(records.Evaluation, item) for item in row.history],
         start=row.from_at,
         end=row.to_at,
         updated_at=row.updated_at,
@@ -140,7 +141,7 @@ def _feature(item: reports.FeatureReport) -> records.FeatureReport:
 
 
 def _signals(verdict: Verdict) -> list[records.SignalView]:
-    return [msgspec.convert(item, records.SignalView) for item in drift.signals(verdict)]
+    return [typed.convert(records.SignalView, item) for item in drift.signals(verdict)]
 
 
 def show_thresholds(call: Call) -> records.ThresholdsView:

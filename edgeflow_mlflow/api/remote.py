@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from edgeflow_agent import typed
 from edgeflow_mlflow import errors
 from edgeflow_mlflow.api import records
 from edgeflow_mlflow.api.routing import Call, Policy, Route
@@ -54,7 +55,7 @@ def capture(call: Call) -> records.Capture:
     name = _connected(call)
     found = captures.fetch(call.state, name, call.path["capture_id"], timeout_s=_CAPTURE_S)
     try:
-        return msgspec.convert(found, records.Capture)
+        return typed.convert(records.Capture, found)
     except msgspec.ValidationError as error:
         raise errors.ConflictError(f"target {name!r} gave an unreadable answer: {error}") from error
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import msgspec
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from edgeflow_agent import typed
 from edgeflow_mlflow.api import records, views
 from edgeflow_mlflow.db import models
 from edgeflow_mlflow.domain import rollouts
@@ -71,7 +71,7 @@ def _wave(row: models.RolloutWave, counts: dict[str, int], held: int) -> records
         soak_until=row.soak_until,
         finished_at=row.finished_at,
         approved_by=row.approved_by,
-        readings=[msgspec.convert(item, records.Reading) for item in row.readings],
+        readings=[typed.convert(records.Reading, item) for item in row.readings],
     )
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from edgeflow_agent import typed
 from edgeflow_mlflow import errors
 
 Minutes = Annotated[int, msgspec.Meta(ge=1, le=1440)]
@@ -219,6 +220,6 @@ def parameters(name: str, given: Mapping[str, Any]) -> Parameters:
             hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(known) or 'none'}"
             raise errors.InvalidError(f"a rule of kind {name} has no parameter {word[:80]!r}; {hint}")
     try:
-        return msgspec.convert(dict(given), type=wanted)
+        return typed.convert(wanted, dict(given))
     except (msgspec.ValidationError, OverflowError) as error:
         raise errors.InvalidError(f"the parameters of a rule of kind {name} do not fit: {error}") from error

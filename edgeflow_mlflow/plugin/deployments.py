@@ -13,6 +13,7 @@ import mlflow
 import msgspec
 from mlflow.deployments import PredictionsResponse, base
 
+from edgeflow_agent import typed
 from edgeflow_mlflow.api import records
 from edgeflow_mlflow.client import ApiError, Client, server_address
 from edgeflow_mlflow.plugin import deploy_keys
@@ -272,7 +273,7 @@ def _fleet(config: dict[str, Any] | None) -> dict[str, Any]:
 
 def _convert(kind: type[T], value: dict[str, Any]) -> T:
     try:
-        return msgspec.convert(value, kind)
+        return typed.convert(kind, value)
     except msgspec.ValidationError as error:
         raise ApiError(str(error), error_code="INVALID_PARAMETER_VALUE") from error
 

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from edgeflow_agent import typed
 from edgeflow_mlflow import errors
 from edgeflow_mlflow.services import rpc
 from edgeflow_mlflow.services.state import State
@@ -69,6 +70,6 @@ def _ask(state: State, target_id: str, method: str, question: Any, kind: type[T]
 
 def _decoded(target_id: str, answer: bytes, kind: type[T]) -> T:
     try:
-        return msgspec.json.decode(answer, type=kind)
+        return typed.read(kind, answer)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise errors.ConflictError(f"target {target_id!r} gave an unreadable answer") from error

@@ -9,6 +9,7 @@ import msgspec
 from sqlalchemy import extract, func, select
 from sqlalchemy.orm import Session
 
+from edgeflow_agent import typed
 from edgeflow_mlflow.db import models
 from edgeflow_mlflow.services.state import State
 
@@ -40,7 +41,7 @@ def read(session: Session, name: str) -> list[tuple[dict[str, str], int]]:
     rows = session.scalars(
         select(models.Counter).where(models.Counter.name == name).order_by(models.Counter.series)
     )
-    return [(msgspec.json.decode(row.series, type=dict[str, str]), row.value) for row in rows]
+    return [(typed.read(dict[str, str], row.series), row.value) for row in rows]
 
 
 def count_windows(state: State) -> None:

@@ -13,6 +13,7 @@ import msgspec
 from sqlalchemy import select
 from sqlalchemy.orm import Session, aliased
 
+from edgeflow_agent import typed
 from edgeflow_mlflow.db import models
 from edgeflow_mlflow.domain import deliveries, notifications
 from edgeflow_mlflow.domain.alerts import Phase
@@ -120,7 +121,7 @@ def send(state: State, receiver: models.Receiver, delivery_id: str, body: bytes)
         )
     allow_private: bool = state.config["notifications.allow_private"]
     if receiver.kind == "email":
-        content = msgspec.json.decode(body, type=dict[str, str])
+        content = typed.read(dict[str, str], body)
         return mailing.send(
             receiver.settings, secrets.password, delivery_id, content, allow_private=allow_private
         )

@@ -14,6 +14,7 @@ from sqlalchemy import delete as delete_rows
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
+from edgeflow_agent import typed
 from edgeflow_mlflow import errors
 from edgeflow_mlflow.db import models
 from edgeflow_mlflow.domain import addresses, matchers
@@ -193,7 +194,7 @@ def _place(name: str) -> str:
 def secrets(state: State, row: models.Receiver) -> Secrets | None:
     """What is sealed; None when the keys of this server are others by now."""
     content = state.keyring.unseal(row.sealed, _place(row.name))
-    return None if content is None else msgspec.json.decode(content, type=Secrets)
+    return None if content is None else typed.read(Secrets, content)
 
 
 def pace(row: models.Receiver) -> Pace:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from edgeflow_agent import errors
+from edgeflow_agent import errors, typed
 from edgeflow_mlflow.simulation.memory import Identity, Memory
 
 _SCHEMA = """
@@ -65,8 +65,8 @@ class FleetFolder:
         ):
             if target in wanted:
                 found[target] = Kept(
-                    msgspec.json.decode(identity, type=Identity),
-                    msgspec.json.decode(memory, type=Memory) if memory else Memory(),
+                    typed.read(Identity, identity),
+                    typed.read(Memory, memory) if memory else Memory(),
                 )
         return found
 

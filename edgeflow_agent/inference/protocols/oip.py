@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from edgeflow_agent import errors
+from edgeflow_agent import errors, typed
 from edgeflow_agent.inference import tensors
 from edgeflow_agent.inference.messages import JSON, OCTETS, Request, Response
 from edgeflow_agent.inference.protocols import media, oip_tensors
@@ -90,8 +90,8 @@ def _parse(header: bytes) -> _Call:
     try:
         if b"NaN" in header or b"Infinity" in header:
             # What Python's clients write for numbers that are not finite, though it is no JSON.
-            return msgspec.convert(json.loads(header), _Call)
-        return msgspec.json.decode(header, type=_Call)
+            return typed.convert(_Call, json.loads(header))
+        return typed.read(_Call, header)
     except (msgspec.MsgspecError, ValueError) as error:
         raise errors.InputError(f"the body is no request of the Open Inference Protocol: {error}") from error
     except RecursionError as error:
