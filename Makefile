@@ -1,6 +1,6 @@
 # Everything runs from a clean clone: .venv is made when it is missing and brought up to date when setup.cfg changes.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint wheels benchmarks clean
+.PHONY: help ui demo test test-slow lint wheels benchmarks clean
 PYTHON ?=
 export PYTHON
 RUN := .venv/bin/python
@@ -30,6 +30,14 @@ lint: ## ruff, format, types and import rules
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 	.venv/bin/lint-imports
+	$(RUN) scripts/ui_types.py --check
+	$(RUN) scripts/ui_stamp.py --check
+
+ui: ## build the tab of MLflow's UI anew from ui_extension/ (needs node; installing and testing do not)
+	@scripts/make-venv test,lint
+	$(RUN) scripts/ui_types.py
+	cd ui_extension && npm ci --no-audit --no-fund && npm run check && npm run build
+	$(RUN) scripts/ui_stamp.py
 
 wheels: ## build both wheels into dist/
 	@scripts/make-venv test,lint

@@ -7,7 +7,6 @@ each one found is written down with its reason instead of failing.
 from __future__ import annotations
 
 import json
-import math
 import re
 import tempfile
 from collections.abc import Callable, Mapping
@@ -18,8 +17,9 @@ from typing import Any
 from mlflow.exceptions import MlflowException
 
 from edgeflow_agent.wire import documents
-from edgeflow_mlflow import errors
-from edgeflow_mlflow.domain import mlmodel
+from edgeflow_mlflow import ancestry, errors
+from edgeflow_mlflow.ancestry import Ancestry
+from edgeflow_mlflow.domain import lineage, mlmodel
 
 _MODELS = re.compile(r"models:/(?P<name>[^@/]+)(?:/(?P<version>[^@/]+)|@(?P<alias>[^@/]+))")
 _LOGGED = re.compile(r"models:/(?P<id>m-[0-9a-f]{8,})")
@@ -225,19 +225,24 @@ class Catalog:
     # ---- lineage
 
     def lineage(self, model: Model) -> dict[str, Any]:
-        """Run, parameters, metrics, source and data sets, as plain data to keep; gaps by name."""
-        gaps: list[dict[str, str]] = []
-        result: dict[str, Any] = {"run": None, "datasets": [], "logged_model": None, "gaps": gaps}
+        """Where a model comes from, as plain data to keep: run, logged model, every data set that it depends
+        on, the edges between them, and gaps by name."""
+        found = Ancestry(self.tracking, self.registry)
+        root = self._node(model)
+        found.climb(root)
+        gaps = found.gaps
+        result: dict[str, Any] = {
+            "node": root,
+            "run": None,
+            "logged_model": None,
+            "datasets": list(found.datasets.values()),
+            "edges": lineage.as_rows(found.edges),
+            "gaps": gaps,
+        }
         if model.model_id:
             try:
                 logged = self.tracking().get_logged_model(model.model_id)
-                result["logged_model"] = {
-                    "id": logged.model_id,
-                    "name": logged.name,
-                    "experiment_id": str(logged.experiment_id),
-                    "params": dict(logged.params or {}),
-                    "metrics": _finite({item.key: item.value for item in logged.metrics or ()}),
-                }
+                result["logged_model"] = ancestry.logged_facts(logged)
             except MlflowException as error:
                 gaps.append({"what": "logged_model", "why": error.message})
         if not model.run_id:
@@ -248,52 +253,16 @@ class Catalog:
         except MlflowException as error:
             gaps.append({"what": "run", "why": error.message})
             return result
-        result["run"] = run_facts(run)
-        result["datasets"] = dataset_facts(run)
+        result["run"] = ancestry.run_facts(run)
         if not result["datasets"]:
             gaps.append({"what": "datasets", "why": "the run logged none (mlflow.log_input)"})
         return result
 
-
-def run_facts(run: Any) -> dict[str, Any]:
-    """A run as plain data: who, when, from which source, parameters, metrics and tags."""
-    tags = {key: value for key, value in run.data.tags.items() if key != "mlflow.log-model.history"}
-    return {
-        "id": run.info.run_id,
-        "name": run.info.run_name,
-        "experiment_id": str(run.info.experiment_id),
-        "status": run.info.status,
-        "user": tags.get("mlflow.user", run.info.user_id or ""),
-        "started_ms": run.info.start_time,
-        "ended_ms": run.info.end_time,
-        "source": tags.get("mlflow.source.name", ""),
-        "commit": tags.get("mlflow.source.git.commit", ""),
-        "params": dict(run.data.params),
-        "metrics": _finite(run.data.metrics),
-        "tags": {key: value for key, value in tags.items() if not key.startswith("mlflow.")},
-    }
-
-
-def _finite(metrics: Mapping[str, float]) -> dict[str, float | None]:
-    """JSON has no word for what is not finite, and PostgreSQL takes nothing else."""
-    return {key: value if math.isfinite(value) else None for key, value in metrics.items()}
-
-
-def dataset_facts(run: Any) -> list[dict[str, str]]:
-    """The data sets that a run logged. MLflow's digest sees only the first rows; it is a hint."""
-    found = []
-    for entry in getattr(run.inputs, "dataset_inputs", None) or ():
-        tags = {tag.key: tag.value for tag in entry.tags}
-        found.append(
-            {
-                "name": entry.dataset.name,
-                "digest": entry.dataset.digest,
-                "source_type": entry.dataset.source_type,
-                "source": entry.dataset.source,
-                "context": tags.get("mlflow.data.context", ""),
-            }
-        )
-    return found
+    @staticmethod
+    def _node(model: Model) -> str:
+        if model.is_registered:
+            return lineage.version(model.name, model.version)
+        return lineage.logged(model.model_id) if model.model_id else lineage.run(model.run_id)
 
 
 # ---- model folders

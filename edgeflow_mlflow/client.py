@@ -17,6 +17,8 @@ from edgeflow_agent import typed
 from edgeflow_agent.wire.states import TERMINAL
 from edgeflow_mlflow.alert_client import AlertCalls
 from edgeflow_mlflow.api import records
+from edgeflow_mlflow.lineage_client import LineageCalls
+from edgeflow_mlflow.notebook import Rows
 from edgeflow_mlflow.telemetry_client import TelemetryCalls
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -53,7 +55,7 @@ def server_address(target_uri: str, tracking_uri: str) -> str:
     )
 
 
-class Client(AlertCalls, TelemetryCalls):
+class Client(AlertCalls, LineageCalls, TelemetryCalls):
     """Talks to one server. Every method raises ApiError with the server's own words."""
 
     def __init__(self, address: str) -> None:
@@ -291,21 +293,34 @@ class Client(AlertCalls, TelemetryCalls):
         kind: type[T],
         items: Callable[[T], Sequence[Any]],
         query: dict[str, str] | None = None,
-    ) -> list[Any]:
-        found: list[Any] = []
+    ) -> Rows[Any]:
+        found: Rows[Any] = Rows()
         token = ""
         while True:
             words = {**(query or {}), "page_token": token, "limit": str(records.MAX_LIMIT)}
             page = self._call("GET", f"{path}?{urlencode({k: v for k, v in words.items() if v})}", kind)
-            found += items(page)
+            found.extend(items(page))
             token = page.next_page_token  # type: ignore[attr-defined]
             if not token:
                 return found
 
     def _call(self, method: str, path: str, kind: type[T], body: msgspec.Struct | None = None) -> T:
+        content = self._content(method, path, body)
+        try:
+            return typed.read(kind, content)
+        except msgspec.MsgspecError as error:
+            raise ApiError(
+                f"{self.address} did not answer as an Edgeflow server does ({error}); is it started with "
+                "`edgeflow server` or `mlflow server --app-name edgeflow`?"
+            ) from error
+
+    def _text(self, path: str) -> str:
+        return self._content("GET", path, None).decode()
+
+    def _content(self, method: str, path: str, body: msgspec.Struct | None) -> bytes:
         options: dict[str, Any] = {}
-        if body is not None:
-            options["data"] = msgspec.json.encode(body)
+        if body is not None or method == "POST":
+            options["data"] = msgspec.json.encode({} if body is None else body)
             options["extra_headers"] = {"Content-Type": "application/json"}
         if method != "GET":
             # Doing it twice could do it twice; a refusal is final anyway.
@@ -324,13 +339,7 @@ class Client(AlertCalls, TelemetryCalls):
             ) from error
         if response.status_code >= 400:
             raise self._refusal(response.status_code, response.content)
-        try:
-            return typed.read(kind, response.content)
-        except msgspec.MsgspecError as error:
-            raise ApiError(
-                f"{self.address} did not answer as an Edgeflow server does ({error}); is it started with "
-                "`edgeflow server` or `mlflow server --app-name edgeflow`?"
-            ) from error
+        return bytes(response.content)
 
     def _refusal(self, status: int, content: bytes) -> ApiError:
         try:

@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from edgeflow_mlflow.notebook import Rows
+
 T = TypeVar("T", bound=msgspec.Struct)
 
 
@@ -25,5 +27,9 @@ class Calls(ABC):
         kind: type[T],
         items: Callable[[T], Sequence[Any]],
         query: dict[str, str] | None = None,
-    ) -> list[Any]:
+    ) -> Rows[Any]:
         """Every page of a list."""
+
+    @abstractmethod
+    def _text(self, path: str) -> str:
+        """What a route answers that does not answer JSON."""

@@ -16,9 +16,10 @@ ORDERED_EXPECTED = 20
 NAMED_EXPECTED = 10
 
 
-def number_of_ordered(total: int, n: int) -> int:
-    """How many groups of neighbours there are at most, for a baseline of `total` values and a window of n."""
-    return min(MOST, max(1, min(n, total) // ORDERED_EXPECTED))
+def number_of_ordered(total: int, n: Ints) -> Ints:
+    """How many groups of neighbours there are at most, for a baseline of `total` values and windows of n."""
+    number: Ints = np.clip(np.minimum(n, total) // ORDERED_EXPECTED, 1, MOST)
+    return number
 
 
 def of_order(reference: Ints, number: int) -> Ints:
@@ -39,19 +40,37 @@ def of_order(reference: Ints, number: int) -> Ints:
     return np.array(groups, dtype=np.int64)
 
 
-def of_names(reference: Ints, n: int) -> Ints:
-    """A group for each cell that is common enough, all others together, for a window of n values. The last
-    cell, which holds what is not listed, is always among the others."""
+def of_names(reference: Ints, n: Ints) -> list[tuple[Ints, Ints]]:
+    """For windows of n values a group for each cell that is common enough, all others together: which of the
+    windows, and the group of each cell for these. The last cell, which holds what is not listed, is always
+    among the others."""
     total = int(reference.sum())
-    common = reference >= NAMED_EXPECTED * total / max(1, min(n, total))
+    sizes = np.maximum(1, np.minimum(n, total))
+    # Only how many cells are common enough differs from window to window, and what becomes of the others.
+    listed = np.sort(reference[:-1])
+    numbers = listed.size - np.searchsorted(listed, NAMED_EXPECTED * total / sizes, side="left")
+    rest = total - np.concatenate(([0], np.cumsum(listed[::-1])))[numbers]
+    few = (numbers > 0) & (rest * np.minimum(n, total) < NAMED_EXPECTED * total)
+    kinds = numbers * 2 + few
+    return [
+        (np.flatnonzero(kinds == kind), _named(reference, listed, kind // 2, few=bool(kind % 2)))
+        for kind in np.unique(kinds).tolist()
+    ]
+
+
+def _named(reference: Ints, listed: Ints, number: int, *, few: bool) -> Ints:
+    common = reference >= (listed[listed.size - number] if number else np.inf)
     common[-1] = False
-    groups = np.where(common, np.cumsum(common) - 1, int(common.sum()))
+    groups = np.where(common, np.cumsum(common) - 1, number)
     # A few rare ones make no group: that they were seen at all is chance, and a group of chances is not.
-    if common.any() and reference[~common].sum() * min(n, total) < NAMED_EXPECTED * total:
-        groups[~common] = groups[np.where(common, reference, total + 1).argmin()]
+    if few:
+        groups[~common] = groups[np.where(common, reference, reference.sum() + 1).argmin()]
     return groups
 
 
 def summed(counts: Ints, groups: Ints) -> Ints:
-    """The counts of the groups."""
-    return np.bincount(groups, weights=counts).astype(np.int64)
+    """The counts of the groups, along the last axis. No group is empty of cells."""
+    order = np.argsort(groups, kind="stable")
+    starts = np.flatnonzero(np.diff(groups[order], prepend=-1))
+    found: Ints = np.add.reduceat(counts[..., order], starts, axis=-1)
+    return found

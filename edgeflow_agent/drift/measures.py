@@ -9,8 +9,16 @@ choice of bins, rebuilt from counts; `values` and `categories` have a bin for ea
 from __future__ import annotations
 
 import enum
+import math
+from dataclasses import dataclass
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from edgeflow_agent.drift.bins import Floats
+
+Bools = npt.NDArray[np.bool_]
 
 
 class Statistic(enum.StrEnum):
@@ -59,3 +67,17 @@ class Measure(msgspec.Struct, frozen=True, gc=False):
 
     value: float
     approx: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Measures:
+    """One statistic of many windows: NaN where a window has none, `approx` as in `Measure`."""
+
+    values: Floats
+    approx: bool | Bools = False
+
+    def of_row(self, row: int) -> Measure | None:
+        """The number of one window."""
+        value = float(self.values[row])
+        approx = self.approx if isinstance(self.approx, bool) else bool(self.approx[row])
+        return None if math.isnan(value) else Measure(value, approx)

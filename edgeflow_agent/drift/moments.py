@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from edgeflow_agent.drift.bins import Floats
+import numpy as np
+
+from edgeflow_agent.drift.bins import Floats, Ints
 
 
 class Moments(NamedTuple):
@@ -39,3 +41,19 @@ class Moments(NamedTuple):
         apart = other.mean - self.mean
         m2 = self.m2 + other.m2 + apart * apart * self.n * share
         return Moments(n, self.mean + apart * share, m2)
+
+
+def together(n: Ints, mean: Floats, m2: Floats, rows: Ints, count: int) -> tuple[Floats, Floats]:
+    """Means and `m2` of many parts, put together by the row (below `count`) that each belongs to; 0 where a
+    row has no values."""
+    used = n > 0
+    # Distances are taken from one of the means: so what is alone in its row stays as it is.
+    base = np.zeros(count)
+    base[rows[used]] = mean[used]
+    total = np.maximum(np.bincount(rows, weights=n, minlength=count), 1.0)
+    apart = np.where(used, mean - base[rows], 0.0)
+    centre = np.bincount(rows, weights=n * apart, minlength=count) / total
+    apart -= np.where(used, centre[rows], 0.0)
+    parts = np.where(used, m2 + n * apart * apart, 0.0)
+    spread: Floats = np.bincount(rows, weights=parts, minlength=count).astype(np.float64)
+    return base + centre, spread

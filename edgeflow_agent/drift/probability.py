@@ -14,6 +14,8 @@ from edgeflow_agent.drift.bins import Floats, Ints
 EXACT_KS = 10_000
 # Logarithms of factorials beyond this have lost the digits that a probability would need.
 _COUNTABLE = 10**7
+# With up to so many degrees of freedom the terms of the finite sum stay numbers.
+_FINITE = 256
 _NORMAL = statistics.NormalDist()
 
 
@@ -35,6 +37,8 @@ def chi_square_tail(x: float, freedom: int) -> float:
     if math.isinf(x):
         return 0.0
     a, half = freedom / 2, x / 2
+    if freedom <= _FINITE and half >= 1:
+        return _finite_upper(freedom, half)
     front = math.exp(a * (math.log(x) - math.log(2)) - half - math.lgamma(a))
     return 1 - front * _lower_series(a, half) if half < a + 1 else front * _upper_fraction(a, half)
 
@@ -55,6 +59,7 @@ def chi_square_limit(p: float, freedom: int) -> float:
     return x
 
 
+@functools.lru_cache(maxsize=4096)
 def more_often_tail(x: int, n: int, y: int, m: int) -> float:
     """The probability of at least x among n when x + y fall by chance among n + m (Fisher's exact test, one
     side): small when something happens more often than it did. 1 when it does not."""
@@ -74,18 +79,19 @@ def more_often_tail(x: int, n: int, y: int, m: int) -> float:
     return min(total, 1.0)
 
 
-def ks_tail(distance: float, n: int, m: int) -> float:
+def ks_tail(distance: Floats | float, n: Ints | int, m: int) -> Floats:
     """About the probability of at least this Kolmogorov-Smirnov distance between samples of n and m values
     of one distribution: Kolmogorov's limit with Stephens' correction. Ties make it too large."""
-    root = math.sqrt(n / (n + m) * m)
-    x = distance * (root + 0.12 + 0.11 / root)
-    if x < 0.2:
-        return 1.0
-    if x < 1:
-        # The other theta series, which is the fast one here.
-        odd = math.fsum(math.exp(-((2 * k - 1) ** 2) * math.pi**2 / (8 * x * x)) for k in range(1, 6))
-        return 1 - math.sqrt(2 * math.pi) / x * odd
-    return min(2 * math.fsum((-1) ** (k - 1) * math.exp(-2 * (k * x) ** 2) for k in range(1, 6)), 1.0)
+    root = np.sqrt(n / (np.asarray(n) + m) * m)
+    x = np.maximum(distance * (root + 0.12 + 0.11 / root), 0.2)[..., np.newaxis]
+    k = np.arange(1, 6)
+    upper = 2 * ((-1.0) ** (k - 1) * np.exp(-2 * (k * x) ** 2)).sum(axis=-1)
+    # The other theta series, which is the fast one for small distances. Below 0.2 it is 1 in all digits.
+    x_squared = x * x
+    odd = np.exp(-((2 * k - 1) ** 2) * math.pi**2 / (8 * x_squared)).sum(axis=-1)
+    lower = 1 - math.sqrt(2 * math.pi) / x[..., 0] * odd
+    found: Floats = np.minimum(np.where(x[..., 0] < 1, lower, upper), 1.0)
+    return found
 
 
 def ks_tail_exact(distance: float, n: int, m: int) -> float:
@@ -97,7 +103,7 @@ def ks_tail_exact(distance: float, n: int, m: int) -> float:
     """
     n, m = min(n, m), max(n, m)
     if m > EXACT_KS:
-        return ks_tail(distance, n, m)
+        return float(ks_tail(distance, n, m))
     unit = math.gcd(n, m)
     band = round(distance * (n // unit) * m) * unit
     if band == 0:
@@ -139,6 +145,20 @@ def _passing(paths: Floats, log_factor: float, factorials: Floats, ups: int, rig
 
 def _log_choose(n: int, k: int) -> float:
     return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
+
+
+def _finite_upper(freedom: int, half: float) -> float:
+    # Whole and half degrees come down to those of 2 and of 1 in as many steps: sums without differences.
+    a = freedom / 2
+    tail = math.erfc(math.sqrt(half)) if freedom % 2 else 0.0
+    if freedom == 1:
+        return tail
+    term = math.exp((a - 1) * math.log(half) - half - math.lgamma(a))
+    for _ in range((freedom + 1) // 2 - 1 if freedom % 2 else freedom // 2):
+        tail += term
+        a -= 1
+        term *= a / half
+    return min(tail, 1.0)
 
 
 def _lower_series(a: float, x: float) -> float:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 
 from edgeflow_agent.drift.measures import Statistic
-from edgeflow_agent.drift.shares import Share
 
 _SHARES = {
     Statistic.MISSING_SHARE: "missing",
@@ -45,12 +44,11 @@ def of_distance(statistic: Statistic, value: float, threshold: float, n: int, dr
     return f"{name(statistic)} is {size} in {n} values, {beyond} the limit of {threshold:.3g}"
 
 
-def of_share(statistic: Statistic, share: Share, threshold: float, drifts: bool) -> str:
-    """About a share of the window."""
+def of_share(statistic: Statistic, count: int, n: int, usual: float, threshold: float, drifts: bool) -> str:
+    """About a share of the window; the usual one is the baseline's."""
     beyond = "beyond" if drifts else "within"
-    usual = share.usual / share.usual_n
     return (
-        f"{share.count} of {share.n} values ({share.value:.2%}) are {_SHARES[statistic]}, "
+        f"{count} of {n} values ({count / n:.2%}) are {_SHARES[statistic]}, "
         f"{usual:.2%} may be expected: {beyond} the limit of {threshold:.2%}"
     )
 

@@ -1,67 +1,91 @@
-"""Shares of a window that distances do not see: what is missing, infinite, out of range or unseen."""
+"""Shares of windows that distances do not see: what is missing, infinite, out of range or unseen."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
-from edgeflow_agent.drift.bins import Ints
+import numpy as np
+
+from edgeflow_agent.drift.bins import Floats, Ints
 from edgeflow_agent.drift.measures import Statistic
 from edgeflow_agent.drift.probability import more_often_tail
-from edgeflow_agent.drift.sketch import NumericSketch, Sketch
+from edgeflow_agent.drift.stack import NumericStack, Stack
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Share:
-    """`count` of `n` values; `usual` of `usual_n` are what the baseline lets expect. `tail` gives how likely
-    at least so many are by chance."""
+    """`count` of `n` values of each window, which has none of these where n is 0; `usual` of `usual_n` are
+    what the baseline lets expect. `chance` gives how likely at least so many of n values are by chance,
+    where the baseline has `usual`."""
 
-    count: int
-    n: int
+    count: Ints
+    n: Ints
     usual: int
     usual_n: int
-    tail: Callable[[int], float]
+    chance: Callable[[int, int, int, int], float]
 
     @property
-    def value(self) -> float:
-        """The share in this window."""
-        return self.count / self.n
+    def values(self) -> Floats:
+        """The share in each window; NaN where there are no values."""
+        return np.where(self.n > 0, self.count / np.maximum(self.n, 1), math.nan)
 
-    def limit(self, least: float, p: float) -> float:
-        """The share from which on it is at least `least` above the usual one, and less likely than p."""
-        begin = min(math.ceil((self.usual / self.usual_n + least) * self.n - 1e-9), self.n)
-        if self.count < begin:
-            return begin / self.n
-        low, high = max(begin, 1), self.n + 1
+    def tails(self, rows: Ints) -> Floats:
+        """How likely at least as much as in each of these windows is by chance."""
+        found = np.ones(rows.size)
+        count, n = self.count[rows], self.n[rows]
+        # What is as rare as ever is as likely as can be; most windows have nothing of the kind.
+        more = (count > 0) & (count / np.maximum(n, 1) > self.usual / self.usual_n * (1 - 1e-9))
+        for place in np.flatnonzero(more).tolist():
+            found[place] = self.chance(int(count[place]), int(n[place]), self.usual, self.usual_n)
+        return found
+
+    def limits(self, least: float, p: float, rows: Ints) -> Floats:
+        """For these windows the share from which on it is at least `least` above the usual one, and less
+        likely than p."""
+        n = self.n[rows]
+        begin = np.minimum(np.ceil((self.usual / self.usual_n + least) * n - 1e-9), n)
+        found: Floats = begin / n
+        for place in np.flatnonzero(self.count[rows] >= begin).tolist():
+            found[place] = self._least_unlikely(int(begin[place]), int(n[place]), p) / n[place]
+        return found
+
+    def _least_unlikely(self, begin: int, n: int, p: float) -> int:
+        low, high = max(begin, 1), n + 1
         while low < high:
             middle = (low + high) // 2
-            low, high = (low, middle) if self.tail(middle) <= p else (middle + 1, high)
-        return low / self.n
+            unlikely = self.chance(middle, n, self.usual, self.usual_n) <= p
+            low, high = (low, middle) if unlikely else (middle + 1, high)
+        return low
 
 
-def of(sketch: Sketch) -> dict[Statistic, Share]:
-    """The shares of a window. A window of no values, and a baseline of none, have no shares."""
-    feature = sketch.feature
+def of(stack: Stack) -> dict[Statistic, Share]:
+    """The shares of all windows. A baseline of no values has no shares."""
+    feature = stack.feature
     found: dict[Statistic, Share] = {}
-    if not sketch.n or not feature.n:
+    if not feature.n:
         return found
-    found[Statistic.MISSING_SHARE] = _counted(sketch.missing, sketch.n, feature.missing, feature.n)
-    if not isinstance(sketch, NumericSketch):
-        known = sketch.feature.n - sketch.feature.missing
-        if sketch.present and known:
-            usual = sketch.feature.other + _singles(sketch.feature.counts)
-            found[Statistic.UNSEEN_SHARE] = _counted(sketch.other, sketch.present, usual, known)
+    found[Statistic.MISSING_SHARE] = Share(
+        stack.missing, stack.n, feature.missing, feature.n, more_often_tail
+    )
+    if not isinstance(stack, NumericStack):
+        known = stack.feature.n - stack.feature.missing
+        if known:
+            usual = stack.feature.other + _singles(stack.feature.counts)
+            found[Statistic.UNSEEN_SHARE] = Share(stack.other, stack.present, usual, known, more_often_tail)
         return found
-    numeric, seen = sketch.feature, sketch.feature.distribution
-    found[Statistic.NON_FINITE_SHARE] = _counted(sketch.inf, sketch.n, numeric.inf, numeric.n)
-    if seen is None or not sketch.finite:
+    numeric, seen = stack.feature, stack.feature.distribution
+    found[Statistic.NON_FINITE_SHARE] = Share(stack.inf, stack.n, numeric.inf, numeric.n, more_often_tail)
+    if seen is None:
         return found
-    cells = sketch.quantiles.dense()
-    found[Statistic.OUT_OF_RANGE_SHARE] = _outside(int(cells[0] + cells[-1]), sketch.finite, seen.n)
+    outside = stack.quantiles[:, 0] + stack.quantiles[:, -1]
+    found[Statistic.OUT_OF_RANGE_SHARE] = Share(outside, stack.finite, 0, seen.n, _outside)
     if seen.values.size:
-        other = int(sketch.values.dense()[-1])
-        found[Statistic.UNSEEN_SHARE] = _counted(other, sketch.finite, _singles(seen.value_counts), seen.n)
+        usual = _singles(seen.value_counts)
+        found[Statistic.UNSEEN_SHARE] = Share(
+            stack.values[:, -1], stack.finite, usual, seen.n, more_often_tail
+        )
     return found
 
 
@@ -71,11 +95,7 @@ def _singles(counts: Ints) -> int:
     return int((counts == 1).sum())
 
 
-def _counted(count: int, n: int, usual: int, usual_n: int) -> Share:
-    return Share(count, n, usual, usual_n, lambda x: more_often_tail(x, n, usual, usual_n))
-
-
-def _outside(count: int, n: int, usual_n: int) -> Share:
+def _outside(x: int, n: int, y: int, m: int) -> float:
     # The chance that the x outermost of all values fall into the window, for each way to part them over
     # both ends. It does not depend on how the values are distributed.
-    return Share(count, n, 0, usual_n, lambda x: min((x + 1) * more_often_tail(x, n, 0, usual_n), 1.0))
+    return min((x + 1) * more_often_tail(x, n, y, m), 1.0)

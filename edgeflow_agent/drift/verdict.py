@@ -8,13 +8,22 @@ One window is no alarm yet; `alarms` says what many of them are together.
 from __future__ import annotations
 
 import enum
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import msgspec
+import numpy as np
 
-from edgeflow_agent.drift import chance, sentences, shares
-from edgeflow_agent.drift.measures import Measure, Statistic
+from edgeflow_agent.drift import chance, sentences, shares, stack
+from edgeflow_agent.drift.bins import Floats, Ints
+from edgeflow_agent.drift.measures import Bools, Statistic
+from edgeflow_agent.drift.shares import Share
 from edgeflow_agent.drift.sketch import Sketch
-from edgeflow_agent.drift.statistics import Comparison, compare
+from edgeflow_agent.drift.stack import NumericStack, Stack
+from edgeflow_agent.drift.statistics import compare
 
 # The p-values are compared from above, all others from below.
 _P_VALUES = {Statistic.CHI_SQUARE_P_VALUES, Statistic.CHI_SQUARE_P_CATEGORIES}
@@ -92,102 +101,207 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     signals: tuple[Signal, ...]
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Judgement:
+    """One statistic of many windows, of which each has `n` values to judge it by: NaN where a window has
+    none; `enough` where there is enough to say whether it `drifts`."""
+
+    statistic: Statistic
+    values: Floats
+    limits: Floats
+    enough: Bools
+    drifts: Bools
+    p_values: Floats
+    n: Ints
+    reference_n: int
+    approx: bool | Bools = False
+    share: Share | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Assessment:
+    """How many windows of one feature stand, as arrays; `verdicts` says it in words. `p_values` are those of
+    `Verdict`, NaN for None."""
+
+    feature: str
+    thresholds: Thresholds
+    judgements: Sequence[Judgement]
+    p_values: Floats
+
+    @property
+    def drifts(self) -> Bools:
+        """Which of the windows have drifted."""
+        return _any(self.p_values.size, [item.drifts for item in self.judgements])
+
+    @property
+    def judged(self) -> Bools:
+        """Of which windows anything can be said."""
+        said = [item.enough & ~np.isnan(item.values) for item in self.judgements]
+        return _any(self.p_values.size, said)
+
+    def verdicts(self) -> list[Verdict]:
+        """The verdict on each window."""
+        columns = [_signals(item, self.thresholds) for item in self.judgements]
+        each = zip(*columns, strict=True) if columns else itertools.repeat((), self.p_values.size)
+        return [
+            Verdict(
+                feature=self.feature,
+                status=Status.DRIFT if drifts else Status.OK if judged else Status.INSUFFICIENT_DATA,
+                p_value=None if math.isnan(p_value) else p_value,
+                signals=tuple([signal for signal in signals if signal is not None]),
+            )
+            for drifts, judged, p_value, signals in zip(
+                self.drifts.tolist(), self.judged.tolist(), self.p_values.tolist(), each, strict=True
+            )
+        ]
+
+
 def judge(sketch: Sketch, thresholds: Thresholds = Thresholds()) -> Verdict:  # noqa: B008 - it is frozen
     """The verdict on a window, with a signal for each statistic that has a limit and can be computed."""
-    signals, p_values = _of_shares(sketch, thresholds)
-    apart = compare(sketch)
-    if apart is not None:
-        enough = apart.n >= thresholds.min_samples and apart.reference_n >= thresholds.min_reference
-        tests = chance.tests(apart) if enough else {}
-        p_values += tests.values()
-        for statistic, limit in thresholds.limits.items():
-            found = apart.measure(statistic)
-            if found is None:
-                continue
-            if enough:
-                signals.append(_of_distance(apart, statistic, found, limit, thresholds, tests.get(statistic)))
-            else:
-                signals.append(_insufficient(statistic, found, limit, apart.n, apart.reference_n, thresholds))
-    statuses = {signal.status for signal in signals}
-    if Status.DRIFT in statuses:
-        status = Status.DRIFT
-    else:
-        status = Status.OK if Status.OK in statuses else Status.INSUFFICIENT_DATA
-    return Verdict(
-        feature=sketch.feature.name,
-        status=status,
-        p_value=min(min(p_values) * len(p_values), 1.0) if p_values else None,
-        signals=tuple(signals),
+    return assess(stack.of([sketch]), thresholds).verdicts()[0]
+
+
+def assess(windows: Stack, thresholds: Thresholds = Thresholds()) -> Assessment:  # noqa: B008
+    """How each of many windows stands."""
+    found = [*_of_shares(windows, thresholds), *_of_distances(windows, thresholds)]
+    p_values = np.array([item.p_values for item in found]).reshape(len(found), -1)
+    tests = (~np.isnan(p_values)).sum(axis=0)
+    least = np.where(np.isnan(p_values), math.inf, p_values).min(axis=0, initial=math.inf)
+    return Assessment(
+        feature=windows.feature.name,
+        thresholds=thresholds,
+        judgements=[item for item in found if item.statistic in thresholds.limits],
+        p_values=np.where(tests > 0, np.minimum(np.where(tests > 0, least, 1.0) * tests, 1.0), math.nan),
     )
 
 
-def _of_shares(sketch: Sketch, thresholds: Thresholds) -> tuple[list[Signal], list[float]]:
-    signals, p_values = [], []
-    for statistic, share in shares.of(sketch).items():
-        limit = thresholds.limits.get(statistic)
-        value = Measure(share.value)
-        if share.n < thresholds.min_samples or share.usual_n < thresholds.min_reference:
-            if limit is not None:
-                signals.append(_insufficient(statistic, value, limit, share.n, share.usual_n, thresholds))
+def _of_shares(windows: Stack, thresholds: Thresholds) -> Iterator[Judgement]:
+    for statistic, share in shares.of(windows).items():
+        limit = thresholds.limits.get(statistic, math.inf)
+        enough = (share.n >= thresholds.min_samples) & (share.usual_n >= thresholds.min_reference)
+        rows = np.flatnonzero(enough)
+        p_values = np.full(enough.size, math.nan)
+        p_values[rows] = share.tails(rows)
+        limits = np.full(enough.size, limit)
+        if rows.size and statistic in thresholds.limits:
+            limits[rows] = share.limits(limit, thresholds.chance, rows)
+        values = share.values
+        yield Judgement(
+            statistic=statistic,
+            values=values,
+            limits=limits,
+            enough=enough,
+            drifts=enough & (values >= limits),
+            p_values=p_values,
+            n=share.n,
+            reference_n=share.usual_n,
+            share=share,
+        )
+
+
+def _of_distances(windows: Stack, thresholds: Thresholds) -> Iterator[Judgement]:
+    has_values = (windows.finite if isinstance(windows, NumericStack) else windows.present) > 0
+    rows = np.flatnonzero(has_values)
+    apart = compare(windows if has_values.all() else windows.take(rows)) if rows.size else None
+    if apart is None:
+        return
+    enough = (apart.n >= thresholds.min_samples) & (apart.reference_n >= thresholds.min_reference)
+    tests = chance.tests(apart) if enough.any() else {}
+    none = np.full(rows.size, math.nan)
+    for statistic in dict.fromkeys([*thresholds.limits, *tests]):
+        found = apart.measure(statistic)
+        if found is None:
             continue
-        p_value = share.tail(share.count)
-        p_values.append(p_value)
-        if limit is None:
+        limit = thresholds.limits.get(statistic, math.inf)
+        limits = np.full(rows.size, limit)
+        if enough.any() and statistic in thresholds.limits and statistic not in _P_VALUES:
+            least = np.maximum(limit, chance.noise(apart, statistic, thresholds.chance))
+            limits = np.where(enough, least, limit)
+        item = Judgement(
+            statistic=statistic,
+            values=found.values,
+            limits=limits,
+            enough=enough,
+            drifts=enough & _beyond(statistic, found.values, limits),
+            p_values=np.where(enough, tests.get(statistic, none), math.nan),
+            n=apart.n,
+            reference_n=apart.reference_n,
+            approx=found.approx,
+        )
+        yield item if rows.size == has_values.size else _among(item, rows, has_values.size)
+
+
+def _among(item: Judgement, rows: Ints, count: int) -> Judgement:
+    """A judgement on some of so many windows as one on all."""
+
+    def spread(array: Any, fill: Any) -> Any:
+        found = np.full(count, fill)
+        found[rows] = array
+        return found
+
+    return Judgement(
+        statistic=item.statistic,
+        values=spread(item.values, math.nan),
+        limits=spread(item.limits, math.nan),
+        enough=spread(item.enough, False),
+        drifts=spread(item.drifts, False),
+        p_values=spread(item.p_values, math.nan),
+        n=spread(item.n, 0),
+        reference_n=item.reference_n,
+        approx=spread(item.approx, False),
+    )
+
+
+def _any(count: int, parts: Sequence[Bools]) -> Bools:
+    found = np.zeros(count, dtype=np.bool_)
+    for part in parts:
+        found |= part
+    return found
+
+
+def _beyond(statistic: Statistic, values: Floats, limits: Floats) -> Bools:
+    if statistic in _P_VALUES:
+        return values <= limits
+    if statistic in _RATIOS:
+        return (values >= limits) | (values * limits <= 1)
+    return np.abs(values) >= limits
+
+
+def _signals(item: Judgement, thresholds: Thresholds) -> list[Signal | None]:
+    size = item.values.size
+    approx = [item.approx] * size if isinstance(item.approx, bool) else item.approx.tolist()
+    counts = item.share.count.tolist() if item.share is not None else [0] * size
+    usual = item.share.usual / item.share.usual_n if item.share is not None else 0.0
+    found: list[Signal | None] = []
+    for value, limit, enough, drifts, p_value, n, is_approx, count in zip(
+        item.values.tolist(),
+        item.limits.tolist(),
+        item.enough.tolist(),
+        item.drifts.tolist(),
+        item.p_values.tolist(),
+        item.n.tolist(),
+        approx,
+        counts,
+        strict=True,
+    ):
+        if math.isnan(value):
+            found.append(None)
             continue
-        threshold = share.limit(limit, thresholds.chance)
-        drifts = share.value >= threshold
-        signals.append(
+        if not enough:
+            text = sentences.of_too_few(n, thresholds.min_samples, item.reference_n, thresholds.min_reference)
+        elif item.share is not None:
+            text = sentences.of_share(item.statistic, count, n, usual, limit, drifts)
+        else:
+            text = sentences.of_distance(item.statistic, value, limit, n, drifts)
+        found.append(
             Signal(
-                statistic=statistic,
-                value=share.value,
-                threshold=threshold,
-                status=Status.DRIFT if drifts else Status.OK,
-                text=sentences.of_share(statistic, share, threshold, drifts),
-                p_value=p_value,
+                statistic=item.statistic,
+                value=value,
+                threshold=limit,
+                status=Status.DRIFT if drifts else Status.OK if enough else Status.INSUFFICIENT_DATA,
+                text=text,
+                approx=is_approx,
+                p_value=None if math.isnan(p_value) else p_value,
             )
         )
-    return signals, p_values
-
-
-def _of_distance(
-    apart: Comparison,
-    statistic: Statistic,
-    found: Measure,
-    limit: float,
-    thresholds: Thresholds,
-    p_value: float | None,
-) -> Signal:
-    threshold = limit
-    if statistic not in _P_VALUES:
-        threshold = max(limit, chance.noise(apart, statistic, thresholds.chance))
-    drifts = _beyond(statistic, found.value, threshold)
-    return Signal(
-        statistic=statistic,
-        value=found.value,
-        threshold=threshold,
-        status=Status.DRIFT if drifts else Status.OK,
-        text=sentences.of_distance(statistic, found.value, threshold, apart.n, drifts),
-        approx=found.approx,
-        p_value=p_value,
-    )
-
-
-def _beyond(statistic: Statistic, value: float, threshold: float) -> bool:
-    if statistic in _P_VALUES:
-        return value <= threshold
-    if statistic in _RATIOS:
-        return value >= threshold or value * threshold <= 1
-    return abs(value) >= threshold
-
-
-def _insufficient(
-    statistic: Statistic, found: Measure, limit: float, n: int, reference_n: int, thresholds: Thresholds
-) -> Signal:
-    return Signal(
-        statistic=statistic,
-        value=found.value,
-        threshold=limit,
-        status=Status.INSUFFICIENT_DATA,
-        text=sentences.of_too_few(n, thresholds.min_samples, reference_n, thresholds.min_reference),
-        approx=found.approx,
-    )
+    return found

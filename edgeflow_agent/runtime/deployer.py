@@ -351,6 +351,11 @@ class Deployer:
                 if effect in _MUST_HAPPEN and isinstance(error, OSError):
                     raise  # it is tried again, before anybody hears of the end
                 logger.exception("%s of deployment %s failed", effect.value, entry.deployment.execution)
+        if step.state is State.DEPLOYED and entry.deployment.recalled:
+            try:
+                self._executor.forget_recalled(entry.deployment)
+            except (errors.EdgeflowError, OSError) as error:
+                logger.error("what was recalled is still kept to fall back on: %s", error)
         self._reporter.step(entry)
         logger.info(
             "deployment %s (generation %d): %s %s",

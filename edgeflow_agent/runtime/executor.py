@@ -310,6 +310,14 @@ class Executor:
             )
         )
 
+    def forget_recalled(self, deployment: DesiredDeployment) -> None:
+        """Keep nothing to fall back on that was recalled."""
+        name = self._releases.previous()
+        if name and self._releases.manifest(name).digest in deployment.recalled:
+            self._releases.forget_previous()
+            logger.info("release %s was recalled, and is not kept to fall back on", name)
+            self.clear_up(None)
+
     def check_adoption(self, deployment: DesiredDeployment) -> None:
         """Raise ModelError when what serves does not have the declared inputs."""
         serving = self._slot.current

@@ -163,6 +163,10 @@ class ReleaseStore:
             self._set("previous", previous)
         crashpoints.reach("back.after_previous")
 
+    def forget_previous(self) -> None:
+        """Keep nothing to fall back on."""
+        durable.remove(self.root / "previous")
+
     def unpoint(self) -> None:
         """Serve nothing from now on, also after a restart."""
         durable.remove(self.root / "previous")

@@ -129,7 +129,8 @@ class Monitor(_Record, frozen=True):
 
 
 class DesiredDeployment(_Record, frozen=True):
-    """One deployment that a target is to carry out, complete: nothing else needs to be asked."""
+    """One deployment that a target is to carry out, complete: nothing else needs to be asked. `recalled` are
+    digests of bundles that the device is not to keep to fall back on once it serves this one."""
 
     id: Name
     execution: Name
@@ -143,6 +144,7 @@ class DesiredDeployment(_Record, frozen=True):
     trial: Trial = Trial()
     monitor: Monitor = Monitor()
     commit: Name = "local"
+    recalled: tuple[Name, ...] = ()
 
 
 class DesiredState(_Record, frozen=True):

@@ -14,7 +14,7 @@ from edgeflow_mlflow.db import models
 from edgeflow_mlflow.domain import alert_rules as rules
 from edgeflow_mlflow.domain.alert_rules import STARTERS, Rule
 from edgeflow_mlflow.domain.alerts import Phase
-from edgeflow_mlflow.services import alert_rules
+from edgeflow_mlflow.services import alert_rules, rule_trials
 
 
 def _counts(session: Session) -> Counter[tuple[str, str]]:
@@ -69,11 +69,9 @@ def show(call: Call) -> records.RuleView:
         return _view(rule, _changed(session), _counts(session))
 
 
-def put(call: Call) -> records.RuleView:
-    """Make it, or put it in place of the one of that name."""
-    body: records.RulePut = call.body
-    rule = rules.rule(
-        name=call.path["name"],
+def _read(name: str, body: records.RulePut) -> Rule:
+    return rules.rule(
+        name=name,
         kind=body.kind,
         parameters=body.parameters,
         hold_s=body.for_s,
@@ -86,8 +84,34 @@ def put(call: Call) -> records.RuleView:
         annotations=body.annotations,
         enabled=body.enabled,
     )
+
+
+def put(call: Call) -> records.RuleView:
+    """Make it, or put it in place of the one of that name."""
+    rule = _read(call.path["name"], call.body)
     alert_rules.put(call.state, rule, msgspec.to_builtins(rule.parameters), actor=call.actor.name)
     return show(call)
+
+
+def attempt(call: Call) -> records.RuleTrial:
+    """How often it would have fired; nothing is kept and nobody is told."""
+    rule = _read("Trial", call.body)
+    with call.state.database.read() as session:
+        trial = rule_trials.attempt(call.state, session, rule)
+    outcome = trial.outcome
+    if outcome is None:
+        return records.RuleTrial(
+            can_tell=False,
+            since=trial.since,
+            text=f"What a rule of kind {rule.kind} looks at is not kept, so the past cannot be told.",
+        )
+    return records.RuleTrial(
+        can_tell=True,
+        since=trial.since,
+        times=outcome.times,
+        objects=outcome.objects,
+        last_at=outcome.last_at,
+    )
 
 
 def remove(call: Call) -> records.Empty:
@@ -125,6 +149,16 @@ ROUTES = (
         body=records.RulePut,
         answer=records.RuleView,
         errors=(*_REFUSED, 404, 409),
+    ),
+    Route(
+        method="POST",
+        rule="/alert-rules/try",
+        policy=Policy.READ,
+        handler=attempt,
+        summary="How often a rule would have fired in the last day",
+        body=records.RulePut,
+        answer=records.RuleTrial,
+        errors=_REFUSED,
     ),
     Route(
         method="DELETE",

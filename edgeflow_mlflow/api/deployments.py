@@ -9,12 +9,12 @@ from sqlalchemy import func, select
 
 from edgeflow_agent.wire import documents
 from edgeflow_mlflow import catalog, errors
-from edgeflow_mlflow.api import records, views
+from edgeflow_mlflow.api import lineage_views, records, views
 from edgeflow_mlflow.api.publishing import publish_model
 from edgeflow_mlflow.api.routing import Call, Policy, Route
 from edgeflow_mlflow.api.targets import page_number
 from edgeflow_mlflow.db import models
-from edgeflow_mlflow.services import deploy, revisions, strategy
+from edgeflow_mlflow.services import declared, deploy, revisions, strategy
 
 
 def _where(place: records.Place) -> deploy.Where:
@@ -144,17 +144,9 @@ def show(call: Call) -> records.DeploymentDetail:
             deployment=views.deployment(session, row),
             executions=views.executions(session, found),
             interface=documents.from_builtins(documents.Interface, bundle.interface),
-            lineage=_lineage(call, bundle),
+            lineage=lineage_views.frozen(call, bundle),
+            steps=declared.steps_before(call.state, bundle),
         )
-
-
-def _lineage(call: Call, bundle: models.Bundle) -> dict[str, Any]:
-    """Where the model comes from, as far as the caller may see it."""
-    experiment = (bundle.lineage.get("run") or bundle.lineage.get("logged_model") or {}).get("experiment_id")
-    if experiment is None or call.sees_experiment(experiment):
-        return bundle.lineage
-    hidden = {"what": "run", "why": "you may not read its experiment"}
-    return {"run": None, "datasets": [], "logged_model": None, "gaps": [hidden]}
 
 
 def history(call: Call) -> records.History:

@@ -7,7 +7,7 @@ from typing import Any
 
 from mlflow.exceptions import MlflowException
 
-from edgeflow_mlflow import catalog, errors
+from edgeflow_mlflow import ancestry, errors
 from edgeflow_mlflow.api import records, views
 from edgeflow_mlflow.api.routing import Call, Policy, Route
 from edgeflow_mlflow.db import models
@@ -160,7 +160,7 @@ def _runs(call: Call, runs: Sequence[Any]) -> list[records.RunView]:
 
 
 def _run(call: Call, run: Any, used: Sequence[usage.Usage]) -> records.RunView:
-    facts = catalog.run_facts(run)
+    facts = ancestry.run_facts(run)
     return records.RunView(
         id=facts["id"],
         name=facts["name"] or "",
@@ -170,7 +170,7 @@ def _run(call: Call, run: Any, used: Sequence[usage.Usage]) -> records.RunView:
         started_ms=facts["started_ms"],
         params=facts["params"],
         metrics=facts["metrics"],
-        datasets=catalog.dataset_facts(run),
+        datasets=ancestry.dataset_facts(run),
         runs_on=views.runs_on(call.state, used),
     )
 

@@ -41,7 +41,7 @@ def publish_model(
     )
     bundle = publish.known(state, origin)
     if bundle is not None:
-        return bundle, model.alias
+        return publish.refresh(state, bundle, catalog.lineage(model)), model.alias
     with _folder(state) as folder:
         described = catalog.fetch(model, folder)
         bundle = publish.publish(

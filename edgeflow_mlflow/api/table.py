@@ -17,12 +17,15 @@ from edgeflow_mlflow.api import (
     lineage,
     metrics,
     openapi,
+    overview,
+    recalls,
     receivers,
     remote,
     rollouts,
     targets,
     telemetry,
     tokens,
+    tracing,
 )
 from edgeflow_mlflow.api.routing import PREFIX, Call, Policy, Route
 
@@ -51,11 +54,14 @@ ROUTES: tuple[Route, ...] = (
     *rollouts.ROUTES,
     *remote.ROUTES,
     *lineage.ROUTES,
+    *tracing.ROUTES,
+    *recalls.ROUTES,
     *telemetry.ROUTES,
     *drift.ROUTES,
     *alerts.ROUTES,
     *alert_rules.ROUTES,
     *receivers.ROUTES,
+    *overview.ROUTES,
     *metrics.ROUTES,
 )
 _PATTERNS = [(re.compile(re.sub(r"<\w+>", "[^/]+", route.rule)), route) for route in ROUTES]

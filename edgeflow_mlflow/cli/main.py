@@ -8,6 +8,8 @@ from edgeflow_agent.version import VERSION
 from edgeflow_mlflow.cli.alerts import alerts
 from edgeflow_mlflow.cli.deployments import deployments
 from edgeflow_mlflow.cli.drift import drift, telemetry
+from edgeflow_mlflow.cli.lineage import diff, lineage
+from edgeflow_mlflow.cli.recall import recall
 from edgeflow_mlflow.cli.rollouts import audit, rollouts
 from edgeflow_mlflow.cli.server import server
 from edgeflow_mlflow.cli.simulate import simulate
@@ -21,5 +23,19 @@ def main() -> None:
     """Which model runs on which device, and taking it back."""
 
 
-for command in (server, tokens, targets, deployments, rollouts, audit, drift, telemetry, alerts, simulate):
+for command in (
+    server,
+    tokens,
+    targets,
+    deployments,
+    rollouts,
+    audit,
+    lineage,
+    diff,
+    recall,
+    drift,
+    telemetry,
+    alerts,
+    simulate,
+):
     main.add_command(command)

@@ -6,11 +6,13 @@ reads first and writes later fails at once with SQLITE_BUSY_SNAPSHOT, whatever t
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+import msgspec
 import sqlalchemy
 from sqlalchemy import event, select
 from sqlalchemy.engine import URL, Connection, Engine, make_url
@@ -115,7 +117,11 @@ def _engine(url: URL) -> Engine:
             "database_url (EDGEFLOW_SERVER_DATABASE_URL), for example to sqlite:////folder/edgeflow.db; "
             "MLflow may stay where it is"
         )
-    options: dict[str, Any] = {"pool_pre_ping": True}
+    options: dict[str, Any] = {
+        "pool_pre_ping": True,
+        "json_serializer": _to_json,
+        "json_deserializer": _from_json,
+    }
     if url.get_backend_name() == "sqlite":
         options["connect_args"] = {"timeout": 10.0}
     else:
@@ -131,6 +137,21 @@ def _engine(url: URL) -> Engine:
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _to_json(value: Any) -> str:
+    """The usual JSON in a tenth of the time, where it can be."""
+    try:
+        return msgspec.json.encode(value).decode()
+    except (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError):
+        return json.dumps(value)
+
+
+def _from_json(text: str | bytes) -> Any:
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return json.loads(text)
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:

@@ -21,6 +21,7 @@ from edgeflow_mlflow.db.alert_models import (
     Silence,
 )
 from edgeflow_mlflow.db.base import ID, PREFIX, Base, UtcDateTime
+from edgeflow_mlflow.db.lineage_models import Dataset, LineageEdge, Recall, RecallTarget, Served
 from edgeflow_mlflow.db.rollout_models import (
     Audit,
     Deployment,
@@ -46,18 +47,23 @@ __all__ = [
     "Audit",
     "Base",
     "Counter",
+    "Dataset",
     "Delivery",
     "Deployment",
     "Drift",
     "DriftThresholds",
     "Execution",
     "LearnedBaseline",
+    "LineageEdge",
     "MergedWindows",
+    "Recall",
+    "RecallTarget",
     "Receiver",
     "RefusedTelemetry",
     "Rollout",
     "RolloutMember",
     "RolloutWave",
+    "Served",
     "Silence",
     "UnjudgedWindow",
     "UtcDateTime",
@@ -116,6 +122,8 @@ class Target(Base):
         Index("ix_edgeflow_targets_deployment", "deployment_id"),
         Index("ix_edgeflow_targets_rollout", "rollout_id"),
         Index("ix_edgeflow_targets_reissue", "document_expires_at"),
+        Index("ix_edgeflow_targets_actual", "actual_digest"),
+        Index("ix_edgeflow_targets_previous", "previous_digest"),
     )
 
     id: Mapped[str] = mapped_column(ID, primary_key=True)
@@ -138,6 +146,8 @@ class Target(Base):
     last_seen_at: Mapped[datetime | None]
     presence: Mapped[dict[str, Any]] = mapped_column(default=dict)
     actual_digest: Mapped[str] = mapped_column(ID, default="")
+    # What it keeps to fall back on.
+    previous_digest: Mapped[str] = mapped_column(ID, default="", server_default="")
     actual_generation: Mapped[int] = mapped_column(BigInteger, default=0)
 
 

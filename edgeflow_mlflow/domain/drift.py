@@ -39,6 +39,15 @@ class Persistence:
         return cls(k=min(max(k, 1), n), n=n)
 
 
+class Said(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A verdict on n values as it is kept, its signals as JSON: thousands of them wait to be stored."""
+
+    n: int
+    status: str
+    p_value: float | None
+    signals: msgspec.Raw
+
+
 def thresholds(settings: Mapping[str, Any]) -> Thresholds:
     """The usual ones with these changes; raise InvalidError that names what is wrong and what is near."""
     limits = dict(Thresholds().limits)
@@ -95,13 +104,23 @@ def outstanding(p_values: Sequence[float]) -> float:
     return max((p for p, yes in zip(p_values, stand_out, strict=True) if yes), default=-1.0)
 
 
-def entry(verdict: Verdict, n: int, at: datetime, limit: float) -> dict[str, Any]:
+def said(verdict: Verdict, n: int) -> Said:
+    """The verdict on n values, as it is kept."""
+    return Said(
+        n=n,
+        status=verdict.status.value,
+        p_value=verdict.p_value,
+        signals=msgspec.Raw(msgspec.json.encode(verdict.signals)),
+    )
+
+
+def entry(of: Said, at: datetime, limit: float) -> dict[str, Any]:
     """One evaluation, for the history. `limit` is from `outstanding`, of all that were judged with it."""
-    p_value = verdict.p_value
+    p_value = of.p_value
     return {
         "at": at.isoformat(),
-        "n": n,
-        "status": verdict.status.value,
+        "n": of.n,
+        "status": of.status,
         "p_value": p_value,
         "significant": p_value is not None and p_value <= limit,
     }

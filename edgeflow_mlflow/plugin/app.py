@@ -75,6 +75,7 @@ def build(settings: Config, app: Flask) -> Any:
     from edgeflow_mlflow.plugin.registry_hook import RegistryHook
     from edgeflow_mlflow.plugin.registry_pass import RegistryPass
     from edgeflow_mlflow.services import opening
+    from edgeflow_mlflow.ui import pages
 
     backend = compat.backend_uri()
     settings = opening.resolve(settings, backend)
@@ -103,6 +104,10 @@ def build(settings: Config, app: Flask) -> Any:
         )
     prefix = compat.static_prefix()
     blueprint.install(app, prefix=prefix, state=state, catalog=catalog, access=access)
+    pages.install(
+        app, prefix=prefix, allowed_hosts=frozenset(settings["server.allowed_hosts"]), user=access.user
+    )
+    compat.extend_page(app, pages.into)
     app.extensions["edgeflow"] = state
     elector = Elector(settings, RegistryPass(state, catalog), functools.partial(lease.silence, state))
     elector.start()

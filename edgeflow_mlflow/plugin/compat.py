@@ -7,6 +7,7 @@ out with a warning, and the server still starts.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import posixpath
@@ -14,7 +15,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from flask import Flask, Response
+from flask import Flask, Response, request
 
 from edgeflow_mlflow import errors
 
@@ -169,6 +170,38 @@ def _wrapping(build: Callable[..., Any], hooked: Callable[[Any], Any]) -> Callab
         return hooked(build(*args, **kwargs))
 
     return built
+
+
+# ---- its page
+
+
+def extend_page(app: Flask, extend: Callable[[str], str | None]) -> None:
+    """Have `extend` change MLflow's index page. Where it cannot, MLflow's page is sent as it is."""
+    view = app.view_functions.get("serve")
+    if view is None:
+        logger.warning("this MLflow serves its page in another way: the tab is at /edgeflow/ only")
+        return
+
+    def serve() -> Any:
+        response = app.make_response(app.ensure_sync(view)())
+        try:
+            if response.status_code != 200 or response.mimetype != "text/html":
+                return response
+            response.direct_passthrough = False
+            page = extend(response.get_data(as_text=True))
+            if page is None:
+                return response
+            response.set_data(page)
+            # The page names files by hashes: an older one would ask for files that are gone.
+            response.headers["Cache-Control"] = "no-cache"
+            response.headers.pop("Last-Modified", None)
+            response.set_etag(hashlib.sha256(page.encode()).hexdigest()[:32])
+            return response.make_conditional(request)
+        except Exception:
+            logger.exception("the tab could not be put into MLflow's page")
+            return view()
+
+    app.view_functions["serve"] = serve
 
 
 # ---- authentication

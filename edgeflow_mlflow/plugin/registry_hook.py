@@ -21,6 +21,7 @@ from sqlalchemy import delete, update
 from edgeflow_mlflow import catalog, errors
 from edgeflow_mlflow.db import models
 from edgeflow_mlflow.services import leftovers, publish, usage
+from edgeflow_mlflow.services.lineage import edges
 from edgeflow_mlflow.services.state import State
 
 logger = logging.getLogger(__name__)
@@ -107,6 +108,7 @@ class RegistryHook:
             session.execute(delete(models.Verdict).where(models.Verdict.model_name == new))
             for table in (models.Bundle, models.Deployment, models.Verdict):
                 session.execute(update(table).where(table.model_name == old).values(model_name=new))
+            edges.rename(session, old, new)
 
 
 def note(state: State, name: str, version: str) -> None:

@@ -11,12 +11,14 @@ import tempfile
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import and_, or_, select
 
 from edgeflow_mlflow import errors
+from edgeflow_mlflow.api import lineage_reading
 from edgeflow_mlflow.api.publishing import publish_model
-from edgeflow_mlflow.catalog import Catalog, UnreadableError
+from edgeflow_mlflow.catalog import Catalog, Model, UnreadableError
 from edgeflow_mlflow.db import models
 from edgeflow_mlflow.plugin import registry_hook
 from edgeflow_mlflow.services import deploy, leftovers, publish, revisions
@@ -32,6 +34,8 @@ _SEARCH_EVERY = timedelta(minutes=1)
 # Older versions are left alone: the first start on a large registry would otherwise copy every model of it.
 _SEARCH_BACK = timedelta(days=7)
 _PAGE = 200
+_GROWS = timedelta(minutes=1)
+_MOST_GROWING = 1000
 
 
 class RegistryPass:
@@ -44,12 +48,32 @@ class RegistryPass:
         # (deployment, version) that could not be rolled out -> when to try again; version "": all of it.
         self._refused: dict[tuple[str, str], datetime] = {}
         self._next_search: datetime | None = None
+        # Versions whose runs still went on when they were read -> when to read again.
+        self._growing: dict[tuple[str, str], datetime] = {}
 
     def __call__(self) -> None:
         """One pass."""
         self._follow_aliases()
         self._check_new_versions()
         self._note_missed()
+        self._complete_lineage()
+
+    def _complete_lineage(self) -> None:
+        """Read what is older than Edgeflow, once; and data sets that a run logged after its model."""
+        if not lineage_reading.was_built(self._state):
+            lineage_reading.rebuild(self._state, self._catalog, is_model=_is_model)
+        now = self._state.now()
+        for (name, version), again in list(self._growing.items()):
+            if again <= now:
+                del self._growing[(name, version)]
+                try:
+                    self._note_lineage(self._catalog.resolve(f"models:/{name}/{version}"))
+                except errors.NotFoundError:
+                    continue  # deleted meanwhile
+
+    def _note_lineage(self, model: Model) -> None:
+        if lineage_reading.note(self._state, self._catalog, model) and len(self._growing) < _MOST_GROWING:
+            self._growing[(model.name, model.version)] = self._state.now() + _GROWS
 
     def _note_missed(self) -> None:
         """Note versions of which no event came: the hook failed, or somebody wrote to MLflow's database."""
@@ -65,7 +89,7 @@ class RegistryPass:
             for row in found:
                 created = datetime.fromtimestamp(row.creation_timestamp / 1000, UTC)
                 recent = created > now - _SEARCH_BACK
-                if recent and registry_hook.PROMPT_TAG not in (row.tags or {}):
+                if recent and _is_model(row):
                     self._note(row.name, str(row.version))
             token = found.token
             recent = recent and bool(token)
@@ -110,6 +134,7 @@ class RegistryPass:
         data = self._state.config["server.data_dir"]
         try:
             model = self._catalog.resolve(f"models:/{name}/{version}")
+            self._note_lineage(model)
             with tempfile.TemporaryDirectory(dir=data, prefix=leftovers.CHECKING) as folder:
                 described = self._catalog.fetch(model, Path(folder))
                 publish.check(Path(folder), described.entry, steps=described.steps)
@@ -171,6 +196,10 @@ class RegistryPass:
             self._refused[(deployment.id, wanted)] = self._state.now() + _RETRY
             return
         logger.info("%s follows %s to version %s", deployment.name, uri, wanted)
+
+
+def _is_model(row: Any) -> bool:
+    return registry_hook.PROMPT_TAG not in (row.tags or {})
 
 
 def _storable(message: str) -> str:

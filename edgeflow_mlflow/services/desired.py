@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import uuid
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from edgeflow_agent.wire.states import State as Step
 from edgeflow_mlflow import errors
 from edgeflow_mlflow.db import models
 from edgeflow_mlflow.domain import projection
+from edgeflow_mlflow.services.lineage import recalled
 from edgeflow_mlflow.services.state import State
 
 # How deployments and rollouts are locked: who adds an execution, which refers to them, need not wait.
@@ -34,6 +36,8 @@ class Assignment:
     rollout: models.Rollout
     bundle: models.Bundle
     action: Action = Action.INSTALL
+    # Digests that the target is not to keep to fall back on.
+    recalled: tuple[str, ...] = ()
 
 
 def assign(
@@ -46,6 +50,7 @@ def assign(
     document.
     """
     now = state.now()
+    work = dataclasses.replace(work, recalled=recalled.digests(session, work.bundle.model_name))
     template = describe("", work)
     _check(template)
     supersede(state, session, [target.id for target in targets], "a newer generation took over")
@@ -148,11 +153,13 @@ def latest_execution(
 def load_assignment(session: Session, execution: models.Execution) -> Assignment:
     """What an execution was made from."""
     rollout = session.get_one(models.Rollout, execution.rollout_id)
+    bundle = session.get_one(models.Bundle, rollout.bundle_id)
     return Assignment(
         deployment=session.get_one(models.Deployment, execution.deployment_id),
         rollout=rollout,
-        bundle=session.get_one(models.Bundle, rollout.bundle_id),
+        bundle=bundle,
         action=Action(execution.action),
+        recalled=recalled.digests(session, bundle.model_name),
     )
 
 
@@ -176,6 +183,7 @@ def describe(execution_id: str, work: Assignment) -> documents.DesiredDeployment
         runtime=documents.from_builtins(documents.Runtime, settings.get("runtime", {})),
         trial=documents.from_builtins(documents.Trial, settings.get("trial", {})),
         monitor=monitor(bundle, settings),
+        recalled=work.recalled,
     )
 
 

@@ -14,13 +14,13 @@ from sqlalchemy.orm import Session
 
 from edgeflow_agent.drift import verdict
 from edgeflow_agent.drift.baseline import Baseline
-from edgeflow_agent.drift.sketch import Sketch
-from edgeflow_agent.drift.verdict import Thresholds, Verdict
+from edgeflow_agent.drift.verdict import Thresholds
 from edgeflow_mlflow.db import models
 from edgeflow_mlflow.domain import drift
+from edgeflow_mlflow.domain.drift import Said
 from edgeflow_mlflow.services import baselines, drift_rows, judging, refusals, thresholds
 from edgeflow_mlflow.services.drift_rows import Judged, Moment
-from edgeflow_mlflow.services.judging import Stored
+from edgeflow_mlflow.services.judging import Stored, Together
 from edgeflow_mlflow.services.state import State
 
 TARGET = "target"
@@ -121,17 +121,57 @@ def _judge(state: State, groups: Sequence[Waiting], usual: Thresholds, now: date
         known = {group.baseline: baselines.find(state, session, group.baseline) for group in groups}
         for batch in _read(session, groups):
             windows |= batch
-    judged = []
+    parts: dict[str, list[tuple[Waiting, list[Row[Any]]]]] = defaultdict(list)
+    most = drift_rows.persistence(state).n
     for group in groups:
-        baseline = known[group.baseline]
         mine = windows.get(group.key, [])
-        if baseline is None:
-            if drift.is_due(0, group.since, 1, now):
+        with_rest = drift.is_due(0, group.since, 1, now)
+        if known[group.baseline] is None:
+            if with_rest:
                 _give_up(state, group, mine)
-        elif mine:
-            # Unpacked one after the other: what fits into the processor's cache is judged in less time.
-            judged += _judge_one(state, group, baseline, judging.stored(mine), usual, now)
-    return judged
+        else:
+            samples = [window.samples for window in mine]
+            for part in drift.chunks(samples, usual.min_samples, most, with_rest=with_rest):
+                parts[group.baseline].append((group, mine[part.start : part.stop]))
+    judged: dict[tuple[str, str, str], Judged] = {}
+    for name, found in parts.items():
+        baseline = known[name]
+        if baseline is not None:
+            for block in judging.blocks(found):
+                _judge_block(state, baseline, block, usual, judged)
+    return list(judged.values())
+
+
+def _judge_block(
+    state: State,
+    baseline: Baseline,
+    block: Sequence[tuple[Waiting, Sequence[Stored]]],
+    usual: Thresholds,
+    judged: dict[tuple[str, str, str], Judged],
+) -> None:
+    """Add the evaluations of these groups to `judged`."""
+    found = judging.together(baseline, [windows for _, windows in block])
+    if found.refused:
+        with state.database.write() as session:
+            for group, windows in block:
+                wrong = {item.id: found.refused[item.id] for item in windows if item.id in found.refused}
+                judging.refuse(state, session, group.target, wrong)
+    said = verdicts(found, usual)
+    for (group, _), windows, mine in zip(block, found.windows, said, strict=True):
+        if not windows:
+            continue
+        if group.key not in judged:
+            judged[group.key] = Judged(scope_id=group.target, digest=group.digest, baseline=baseline)
+        item = judged[group.key]
+        item.deployment = windows[-1].deployment
+        item.windows += [window.id for window in windows]
+        item.moments.append(
+            Moment(
+                start=min(window.start for window in windows),
+                end=max(window.end for window in windows),
+                verdicts=mine,
+            )
+        )
 
 
 def _read(session: Session, groups: Sequence[Waiting]) -> list[dict[tuple[str, str, str], list[Row[Any]]]]:
@@ -144,7 +184,7 @@ def _read(session: Session, groups: Sequence[Waiting]) -> list[dict[tuple[str, s
     for part in (*([group] for group in large), *(small[at : at + 100] for at in range(0, len(small), 100))):
         rows = session.execute(
             judging.columns()
-            .add_columns(row.digest, row.baseline_sha256)
+            .add_columns(row.digest, row.baseline_sha256, row.samples)
             .join(row, row.window_id == models.Window.id)
             .where(tuple_(*names).in_([group.key for group in part]))
             .order_by(*names, models.Window.end_at, models.Window.id)
@@ -155,57 +195,14 @@ def _read(session: Session, groups: Sequence[Waiting]) -> list[dict[tuple[str, s
     return found
 
 
-def _judge_one(
-    state: State,
-    group: Waiting,
-    baseline: Baseline,
-    windows: Sequence[Stored],
-    usual: Thresholds,
-    now: datetime,
-) -> list[Judged]:
-    refused = {window.id: window.problem for window in windows if window.problem}
-    readable = [window for window in windows if not window.problem]
-    samples = [max((record.n for record in window.features), default=0) for window in readable]
-    parts = drift.chunks(
-        samples,
-        usual.min_samples,
-        drift_rows.persistence(state).n,
-        with_rest=drift.is_due(0, group.since, 1, now),
-    )
-    moments: list[Moment] = []
-    taken: list[int] = []
-    for part in parts:
-        result = judging.together(baseline, readable[part.start : part.stop])
-        refused |= result.refused
-        taken += [window.id for window in result.windows]
-        if result.windows:
-            moments.append(
-                Moment(
-                    start=min(window.start for window in result.windows),
-                    end=max(window.end for window in result.windows),
-                    verdicts=verdicts(result.sketches, usual),
-                )
-            )
-    if refused:
-        with state.database.write() as session:
-            judging.refuse(state, session, group.target, refused)
-    if not moments:
-        return []
-    return [
-        Judged(
-            scope_id=group.target,
-            deployment=windows[-1].deployment,
-            digest=group.digest,
-            baseline=baseline,
-            windows=taken,
-            moments=moments,
-        )
-    ]
-
-
-def verdicts(sketches: dict[str, Sketch], usual: Thresholds) -> dict[str, tuple[int, Verdict]]:
-    """For each feature how many values there were, and the verdict on them."""
-    return {name: (sketch.n, verdict.judge(sketch, usual)) for name, sketch in sketches.items()}
+def verdicts(found: Together, usual: Thresholds) -> list[dict[str, Said]]:
+    """For each group of windows the verdict on each feature."""
+    each: list[dict[str, Said]] = [{} for _ in found.windows]
+    for name, (groups, windows) in found.stacks.items():
+        said = map(drift.said, verdict.assess(windows, usual).verdicts(), windows.n.tolist())
+        for group, mine in zip(groups.tolist(), said, strict=True):
+            each[group][name] = mine
+    return each
 
 
 def _give_up(state: State, group: Waiting, windows: Sequence[Row[Any]]) -> None:

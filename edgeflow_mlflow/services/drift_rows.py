@@ -11,16 +11,17 @@ from sqlalchemy import delete, or_, select, update
 from sqlalchemy.orm import Session
 
 from edgeflow_agent.drift.baseline import Baseline
-from edgeflow_agent.drift.verdict import Status, Verdict
+from edgeflow_agent.drift.verdict import Status
 from edgeflow_mlflow.db import models
 from edgeflow_mlflow.domain import drift
-from edgeflow_mlflow.domain.drift import Persistence
+from edgeflow_mlflow.domain.drift import Persistence, Said
 from edgeflow_mlflow.services import refusals
 from edgeflow_mlflow.services.state import State
 
 # Rows in one transaction, so that nobody waits long for the lock.
 _SLICE = 2000
 _FORGOTTEN = timedelta(days=30)
+_TOO_FEW = Status.INSUFFICIENT_DATA.value
 _KEY = ("scope", "scope_id", "digest", "baseline_sha256", "feature")
 
 _Drift = models.Drift
@@ -29,14 +30,14 @@ _Table: Any = models.Drift.__table__
 
 @dataclass(frozen=True, kw_only=True)
 class Moment:
-    """One evaluation: for each feature how many values, and the verdict."""
+    """One evaluation: the verdict on each feature."""
 
     start: datetime
     end: datetime
-    verdicts: dict[str, tuple[int, Verdict]]
+    verdicts: dict[str, Said]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Judged:
     """The evaluations of one target, fleet or model, the latest last, and the windows that they are of."""
 
@@ -44,8 +45,8 @@ class Judged:
     deployment: str = ""
     digest: str
     baseline: Baseline
-    moments: Sequence[Moment]
-    windows: Sequence[int] = field(default_factory=list)
+    moments: list[Moment] = field(default_factory=list)
+    windows: list[int] = field(default_factory=list)
 
 
 def persistence(state: State) -> Persistence:
@@ -61,11 +62,11 @@ def keep(state: State, scope: str, version: tuple[str, str], judged: Sequence[Ju
     with state.database.read() as session:
         before, p_values = _before(session, state.now(), scope, version, judged)
     p_values += [
-        verdict.p_value
+        said.p_value
         for item in judged
         for moment in item.moments
-        for _, verdict in moment.verdicts.values()
-        if verdict.p_value is not None
+        for said in moment.verdicts.values()
+        if said.p_value is not None
     ]
     limit = drift.outstanding(p_values)
     part: list[Judged] = []
@@ -121,17 +122,17 @@ def _rows(
     before: dict[tuple[str, ...], tuple[list[Any], int]],
     limit: float,
 ) -> list[dict[str, Any]]:
-    rule = persistence(state)
+    rule, now = persistence(state), state.now()
     inputs = {feature.name for feature in item.baseline.inputs}
     rows = []
     for feature in dict.fromkeys(name for moment in item.moments for name in moment.verdicts):
         history, evaluations = before.get(
             (item.scope_id, item.digest, item.baseline.digest, feature), ([], 0)
         )
-        seen = [(moment, *moment.verdicts[feature]) for moment in item.moments if feature in moment.verdicts]
-        added = [drift.entry(verdict, n, moment.end, limit) for moment, n, verdict in seen]
+        seen = [(moment, moment.verdicts[feature]) for moment in item.moments if feature in moment.verdicts]
+        added = [drift.entry(said, moment.end, limit) for moment, said in seen]
         history = [*history, *added][-drift.HISTORY :]
-        moment, n, verdict = seen[-1]
+        moment, said = seen[-1]
         alarm = drift.alarmed(history, rule)
         rows.append(
             {
@@ -144,19 +145,18 @@ def _rows(
                 "model_name": version[0],
                 "model_version": version[1],
                 "deployment_id": item.deployment,
-                "status": verdict.status.value,
+                "status": said.status,
                 "significant": added[-1]["significant"],
-                "evaluations": evaluations
-                + sum(entry["status"] != Status.INSUFFICIENT_DATA.value for entry in added),
+                "evaluations": evaluations + sum(entry["status"] != _TOO_FEW for entry in added),
                 "alarm": alarm,
-                "alarm_at": state.now() if alarm else None,
-                "p_value": verdict.p_value,
-                "n": n,
-                "signals": drift.signals(verdict),
+                "alarm_at": now if alarm else None,
+                "p_value": said.p_value,
+                "n": said.n,
+                "signals": said.signals,
                 "history": history,
                 "from_at": moment.start,
                 "to_at": moment.end,
-                "updated_at": state.now(),
+                "updated_at": now,
                 "window_id": max(item.windows, default=0),
             }
         )

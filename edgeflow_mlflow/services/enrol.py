@@ -15,6 +15,7 @@ from edgeflow_mlflow import errors
 from edgeflow_mlflow.db import models
 from edgeflow_mlflow.domain import selectors
 from edgeflow_mlflow.services import desired, fleets
+from edgeflow_mlflow.services.lineage import serving
 from edgeflow_mlflow.services.state import State
 
 MAX_USES = 100_000
@@ -237,6 +238,7 @@ def forget(state: State, target_id: str) -> None:
             desired.supersede(state, session, [target_id], "the target was deleted")
             session.execute(delete(models.Credential).where(models.Credential.target_id == target_id))
             session.delete(target)
+            serving.end(session, target.id, state.now())
 
 
 def _revoke_all(session: Session, target_id: str, now: datetime) -> None:

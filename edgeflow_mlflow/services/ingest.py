@@ -20,6 +20,7 @@ from edgeflow_mlflow import errors
 from edgeflow_mlflow.db import models
 from edgeflow_mlflow.domain import projection, rollouts
 from edgeflow_mlflow.services import advance, counting, desired
+from edgeflow_mlflow.services.lineage import serving
 from edgeflow_mlflow.services.state import State
 
 logger = logging.getLogger(__name__)
@@ -176,6 +177,7 @@ def _is_nothing_new(state: State, session: Session, target_id: str, message: doc
             target.id == target_id,
             target.connected.is_(True),
             target.actual_digest == message.digest,
+            target.previous_digest == message.previous_digest[:_MAX_ID],
             target.actual_generation == message.generation,
             target.generation >= message.generation,
             ~waits.exists(),
@@ -194,9 +196,13 @@ def _note(
     *,
     connected: bool | None,
 ) -> None:
-    target.last_seen_at = state.now()
+    now = state.now()
+    if (target.actual_digest, target.presence.get("execution", "")) != (message.digest, message.execution):
+        serving.note(session, target.id, digest=message.digest, execution_id=message.execution, now=now)
+    target.last_seen_at = now
     target.presence = documents.to_builtins(message)
     target.actual_digest = message.digest
+    target.previous_digest = message.previous_digest[:_MAX_ID]
     if projection.is_plausible_floor(target.generation, message.generation):
         target.actual_generation = message.generation
     if connected is not None:

@@ -1,31 +1,39 @@
 """From stored windows to sketches, against the baseline that they were counted with.
 
-Windows are put together as records and held against the baseline once, as a sum: that is what makes it quick.
-Only when the sum does not fit is each looked at alone, and those at fault are left out for good. A device
-can lie about what it has seen in any case; what must not happen is that its windows spoil those of others,
-so windows of different devices meet only after each device's own sum has been checked.
+Windows are unpacked, checked and put together many at once, feature by feature: that is what makes it
+quick. Each is held against the baseline, and those at fault are left out for good: a device can lie about
+what it has seen in any case; what must not happen is that its windows spoil those of others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import itertools
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 from sqlalchemy import Select, delete, select, update
 from sqlalchemy.orm import Session
 
 from edgeflow_agent import errors as agent_errors
-from edgeflow_agent.drift import record
-from edgeflow_agent.drift.baseline import Baseline, Feature
-from edgeflow_agent.drift.sketch import Sketch, empty
-from edgeflow_agent.wire import telemetry as wire
-from edgeflow_agent.wire.sketches import SketchRecord
+from edgeflow_agent.drift import reading, stack
+from edgeflow_agent.drift.baseline import Baseline
+from edgeflow_agent.drift.bins import Ints
+from edgeflow_agent.drift.stack import Stack
 from edgeflow_mlflow.db import models
-from edgeflow_mlflow.domain import merging
+from edgeflow_mlflow.domain import packed
+from edgeflow_mlflow.domain.packed import PackedRecord
 from edgeflow_mlflow.services import refusals
 from edgeflow_mlflow.services.state import State
+
+K = TypeVar("K")
+T = TypeVar("T")
+
+# So many bytes of packed windows are unpacked at once: they take some thirty times as much then.
+_BLOCK_BYTES = 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,18 +45,29 @@ class Stored:
     deployment: str
     start: datetime
     end: datetime
-    features: tuple[SketchRecord, ...] = ()
+    features: tuple[PackedRecord, ...] = ()
     problem: str = ""
 
 
 @dataclass(kw_only=True)
 class Together:
-    """What windows of one device come to: a sketch of each feature, and the windows that do not fit, each
-    with the reason."""
+    """What groups of windows come to. `stacks` has for each feature the numbers of the groups that have it,
+    and a row for each of them. `windows` are those of each group that fit, `refused` by their ids why the
+    others do not."""
 
-    sketches: dict[str, Sketch] = field(default_factory=dict)
-    windows: list[Stored] = field(default_factory=list)
+    windows: list[list[Stored]]
+    stacks: dict[str, tuple[Ints, Stack]] = field(default_factory=dict)
     refused: dict[int, str] = field(default_factory=dict)
+
+
+@dataclass(kw_only=True)
+class Pooled:
+    """What devices come to in each of some scopes, a single row for each feature; the windows of each device
+    that fit, without their sketches, and how many do not."""
+
+    stacks: dict[Any, dict[str, Stack]]
+    windows: dict[str, list[tuple[datetime, datetime]]] = field(default_factory=dict)
+    refused: int = 0
 
 
 def columns() -> Select[*tuple[Any, ...]]:
@@ -76,56 +95,87 @@ def _sketched(payload: bytes | None) -> dict[str, Any]:
     if payload is None:
         return {}
     try:
-        return {"features": wire.unpack(payload).features}
+        return {"features": packed.records(payload)}
     except agent_errors.ContractError as error:
         return {"problem": f"sketches: {error}"}
 
 
-def together(baseline: Baseline, windows: Sequence[Stored]) -> Together:
-    """The sketches of windows of one device."""
+def blocks(groups: Iterable[tuple[T, Sequence[Any]]]) -> Iterator[list[tuple[T, list[Stored]]]]:
+    """Groups of rows, with their windows unpacked, as many at once as memory allows."""
+    block: list[tuple[T, list[Stored]]] = []
+    size = 0
+    for name, rows in groups:
+        block.append((name, stored(rows)))
+        size += sum(len(row[5] or b"") for row in rows)
+        if size >= _BLOCK_BYTES:
+            yield block
+            block, size = [], 0
+    if block:
+        yield block
+
+
+def together(baseline: Baseline, groups: Sequence[Sequence[Stored]]) -> Together:
+    """The sketches of groups of windows, each group of one device."""
+    refused = {window.id: window.problem for group in groups for window in group if window.problem}
+    while True:
+        windows = [[window for window in group if window.id not in refused] for group in groups]
+        stacks, wrong = _stacks(baseline, windows)
+        if not wrong:
+            return Together(windows=windows, stacks=stacks, refused=refused)
+        refused |= wrong
+
+
+def _stacks(
+    baseline: Baseline, groups: Sequence[Sequence[Stored]]
+) -> tuple[dict[str, tuple[Ints, Stack]], dict[int, str]]:
     known = {feature.name: feature for feature in baseline.features}
-    refused = {window.id: window.problem for window in windows if window.problem}
-    readable = [window for window in windows if not window.problem]
-    try:
-        return Together(sketches=_sketches(known, readable), windows=readable, refused=refused)
-    except (ValueError, agent_errors.ContractError):
-        refused |= {window.id: problem for window in readable if (problem := _problem(known, window))}
-    fitting = [window for window in windows if window.id not in refused]
-    try:
-        return Together(sketches=_sketches(known, fitting), windows=fitting, refused=refused)
-    except (ValueError, agent_errors.ContractError) as error:
-        # Each is possible alone, and all of them together are not: more values than can be counted.
-        refused |= {window.id: f"sketches: {error}" for window in fitting}
-        return Together(refused=refused)
-
-
-def _sketches(known: dict[str, Feature], windows: Sequence[Stored]) -> dict[str, Sketch]:
-    found = {}
-    for name, records in merging.by_feature(window.features for window in windows).items():
+    records: dict[str, list[PackedRecord]] = defaultdict(list)
+    owners: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    for number, group in enumerate(groups):
+        for window in group:
+            owner = (number, window.id)
+            for record in window.features:
+                records[record.name].append(record)
+                owners[record.name].append(owner)
+    stacks: dict[str, tuple[Ints, Stack]] = {}
+    wrong: dict[int, str] = {}
+    for name, found in records.items():
+        numbers, identifiers = zip(*owners[name], strict=True)
         if name not in known:
-            raise ValueError(f"the baseline has no feature {name[:100]!r}")
-        found[name] = record.from_record(known[name], merging.merge(records))
-    return found
+            text = f"sketches: the baseline has no feature {name[:100]!r}"
+            wrong |= dict.fromkeys(identifiers, text)
+            continue
+        present, rows = np.unique(np.array(numbers), return_inverse=True)
+        made, problems = reading.read(known[name], found, rows, present.size, packed.flat)
+        for place, problem in problems.items():
+            wrong.setdefault(
+                identifiers[place], f"sketches: the window of {name[:100]!r} is refused: {problem}"
+            )
+        if made is not None:
+            stacks[name] = (present, made)
+    return stacks, wrong
 
 
-def _problem(known: dict[str, Feature], window: Stored) -> str:
-    try:
-        _sketches(known, [window])
-    except (ValueError, agent_errors.ContractError) as error:
-        return f"sketches: {error}"
-    return ""
-
-
-def pooled(devices: Iterable[Together]) -> dict[str, Sketch]:
-    """The sketches of several devices as one; each was checked before."""
-    found: dict[str, Sketch] = {}
-    for device in devices:
-        for name, sketch in device.sketches.items():
-            if name not in found:
-                found[name] = empty(sketch.feature)
-            # Both are of the same feature, so of the same kind.
-            found[name].merge(sketch)  # type: ignore[arg-type]
-    return found
+def pooled(baseline: Baseline, rows: Iterable[Any], scopes: Mapping[K, Set[str]]) -> Pooled:
+    """Windows, which are in the order of their devices, as one in each scope: a set of devices."""
+    result = Pooled(stacks={scope: {} for scope in scopes})
+    devices = ((target, list(mine)) for target, mine in itertools.groupby(rows, key=lambda row: str(row[1])))
+    for block in blocks(devices):
+        found = together(baseline, [windows for _, windows in block])
+        result.refused += len(found.refused)
+        targets = [target for target, _ in block]
+        for target, windows in zip(targets, found.windows, strict=True):
+            if windows:
+                result.windows[target] = [(window.start, window.end) for window in windows]
+        for scope, members in scopes.items():
+            mine = np.array([target in members for target in targets])
+            for name, (present, made) in found.stacks.items():
+                if not mine[present].any():
+                    continue
+                added = made.take(mine[present]).summed()
+                totals = result.stacks[scope]
+                totals[name] = stack.joined(totals[name], added).summed() if name in totals else added
+    return result
 
 
 def refuse(state: State, session: Session, target_id: str, refused: dict[int, str]) -> None:

@@ -6,7 +6,9 @@ file can then at worst end this process.
 
 from __future__ import annotations
 
+import collections
 import json
+import math
 import resource
 import subprocess
 import sys
@@ -23,6 +25,7 @@ CPU_S = 60
 WALL_S = 120
 _MAX_NODES = 200_000
 _MAX_DEPTH = 32
+_MOST_OPERATORS = 200
 _DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
 _TYPES = {
     "FLOAT": "float",
@@ -44,7 +47,8 @@ _TYPES = {
 @dataclass(frozen=True, kw_only=True)
 class Scan:
     """What a graph says of itself: the files it refers to, its inputs and outputs (as plain data for the
-    wire), versions, and why it cannot go to a device (empty: it can)."""
+    wire), versions, how many operators of each kind and how many numbers it holds, and why it cannot go to a
+    device (empty: it can)."""
 
     files: tuple[str, ...]
     inputs: list[dict[str, Any]]
@@ -52,6 +56,8 @@ class Scan:
     ir_version: int
     opsets: dict[str, int]
     nodes: int
+    operators: dict[str, int]
+    parameters: int
     problems: tuple[str, ...]
 
 
@@ -82,9 +88,11 @@ def _read(folder: Path, entry: str) -> dict[str, Any]:
     files = {entry}
     graphs = [model.graph, *model.functions]
     nodes = 0
+    operators: collections.Counter[str] = collections.Counter()
     for graph in graphs:
         for node, depth in _nodes(graph, 0):
             nodes += 1
+            operators[node.op_type[:100]] += 1
             if nodes > _MAX_NODES or depth > _MAX_DEPTH:
                 problems.append(f"more than {_MAX_NODES} nodes or {_MAX_DEPTH} nested graphs")
                 break
@@ -92,7 +100,9 @@ def _read(folder: Path, entry: str) -> dict[str, Any]:
                 problems.append(f"operator {node.domain}::{node.op_type} is not part of ONNX Runtime")
             if node.op_type == "EPContext":
                 problems.append("it carries a compiled context of one hardware (EPContext)")
+    parameters = 0
     for tensor in _tensors(model):
+        parameters += math.prod(tensor.dims) if tensor.dims else 0
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             problems += _external(folder, tensor, files)
     specs: dict[str, list[dict[str, Any]]] = {}
@@ -109,6 +119,8 @@ def _read(folder: Path, entry: str) -> dict[str, Any]:
         "ir_version": model.ir_version,
         "opsets": {item.domain or "ai.onnx": item.version for item in model.opset_import},
         "nodes": nodes,
+        "operators": dict(operators.most_common(_MOST_OPERATORS)),
+        "parameters": parameters,
         "problems": list(dict.fromkeys(problems))[:20],
     }
 

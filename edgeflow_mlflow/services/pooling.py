@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
-from edgeflow_agent.drift.baseline import Baseline
+from edgeflow_agent.drift import verdict
 from edgeflow_mlflow.db import models
-from edgeflow_mlflow.domain import selectors
-from edgeflow_mlflow.services import baselines, drift, drift_rows, judging, thresholds
+from edgeflow_mlflow.domain import drift, selectors
+from edgeflow_mlflow.services import baselines, drift_rows, judging, thresholds
 from edgeflow_mlflow.services.drift_rows import Judged, Moment
-from edgeflow_mlflow.services.judging import Together
 from edgeflow_mlflow.services.state import State
 
 MODEL, FLEET = "model", "fleet"
@@ -48,21 +47,27 @@ def evaluate(state: State) -> int:
     for pool in pools:
         with state.database.read() as session:
             baseline = baselines.find(state, session, pool.baseline)
-            usual = thresholds.of(session, pool.model, pool.version)
-            devices = {} if baseline is None else _devices(session, pool, since, baseline)
-        if baseline is None or not devices:
-            continue
-        scopes = {(MODEL, ""): set(devices)}
-        scopes |= {(FLEET, name): members & devices.keys() for name, members in fleets.items()}
-        for (scope, scope_id), members in scopes.items():
-            # Of one device there is a verdict already.
-            if len(members) < 2:
+            if baseline is None:
                 continue
-            together = [devices[name] for name in sorted(members)]
+            usual = thresholds.of(session, pool.model, pool.version)
+            devices = set(session.scalars(_windows(select(_Window.target_id), pool, since).distinct()))
+            scopes = {(MODEL, ""): devices}
+            scopes |= {(FLEET, name): members & devices for name, members in fleets.items()}
+            # Of one device there is a verdict already.
+            scopes = {scope: members for scope, members in scopes.items() if len(members) > 1}
+            rows = session.execute(_windows(judging.columns(), pool, since).order_by(_Window.target_id))
+            found = judging.pooled(baseline, rows, scopes)
+        for (scope, scope_id), members in scopes.items():
+            windows = [found.windows[name] for name in members if name in found.windows]
+            if len(windows) < 2:
+                continue
             moment = Moment(
-                start=min(window.start for device in together for window in device.windows),
-                end=max(window.end for device in together for window in device.windows),
-                verdicts=drift.verdicts(judging.pooled(together), usual),
+                start=min(start for mine in windows for start, _ in mine),
+                end=max(end for mine in windows for _, end in mine),
+                verdicts={
+                    name: drift.said(verdict.assess(total, usual).verdicts()[0], int(total.n[0]))
+                    for name, total in found.stacks[scope, scope_id].items()
+                },
             )
             judged = Judged(scope_id=scope_id, digest=pool.digest, baseline=baseline, moments=[moment])
             drift_rows.keep(state, scope, (pool.model, pool.version), [judged])
@@ -90,28 +95,18 @@ def _pools(session: Session, since: datetime) -> list[Pool]:
     ]
 
 
-def _devices(session: Session, pool: Pool, since: datetime, baseline: Baseline) -> dict[str, Together]:
+def _windows(what: Select[*tuple[Any, ...]], pool: Pool, since: datetime) -> Select[*tuple[Any, ...]]:
     stride = -(-pool.windows // MOST_WINDOWS)
-    rows = session.execute(
-        judging.columns()
-        .where(
-            _Window.span == "raw",
-            _Window.received_at >= since,
-            _Window.model_name == pool.model,
-            _Window.model_version == pool.version,
-            _Window.digest == pool.digest,
-            _Window.baseline_sha256 == pool.baseline,
-            _Window.payload.is_not(None),
-            _Window.id % stride == 0,
-        )
-        .order_by(_Window.target_id)
+    return what.where(
+        _Window.span == "raw",
+        _Window.received_at >= since,
+        _Window.model_name == pool.model,
+        _Window.model_version == pool.version,
+        _Window.digest == pool.digest,
+        _Window.baseline_sha256 == pool.baseline,
+        _Window.payload.is_not(None),
+        _Window.id % stride == 0,
     )
-    found: dict[str, Together] = {}
-    for target, mine in itertools.groupby(rows, key=lambda row: str(row[1])):
-        device = judging.together(baseline, judging.stored(mine))
-        if device.windows:
-            found[target] = device
-    return found
 
 
 def _fleets(session: Session) -> dict[str, set[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,13 +16,17 @@ from edgeflow_agent import steps as model_steps
 from edgeflow_agent.wire import documents
 from edgeflow_mlflow import errors
 from edgeflow_mlflow.db import models
+from edgeflow_mlflow.domain import lineage as domain_lineage
+from edgeflow_mlflow.domain import requirements
 from edgeflow_mlflow.services import onnx_scan
+from edgeflow_mlflow.services.lineage import edges
 from edgeflow_mlflow.services.state import State
 
 BASELINE = "baseline.json"
 STEPS = model_steps.FILE
 _OURS = (BASELINE, STEPS)
 _KEEP_FREE = 256 * 2**20
+_MOST_REQUIREMENTS = 256 * 2**10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,11 +72,7 @@ def publish(
 ) -> models.Bundle:
     """Copy what the graph in `folder/entry` refers to, the baseline and the steps, and keep the facts."""
     scan = check(folder, entry, steps=steps)
-    sources = {name: folder / name for name in scan.files}
-    if baseline:
-        sources[BASELINE] = folder / baseline
-    if steps:
-        sources[STEPS] = folder / steps
+    sources = _sources(folder, scan, baseline=baseline, steps=steps)
     total = sum(path.stat().st_size for path in sources.values())
     if total > state.config["limits.model_mb"] * 2**20:
         raise errors.UnprocessableError(
@@ -105,12 +106,64 @@ def publish(
         entry=entry,
         interface=documents.to_builtins(interface),
         baseline_sha256=next((item.sha256 for item in files if item.path == BASELINE), ""),
-        lineage={**lineage, "graph": {"opsets": scan.opsets, "nodes": scan.nodes, "ir": scan.ir_version}},
+        lineage={**lineage, **facts(folder, scan)},
         created_at=state.now(),
     )
     with state.database.write() as session:
         session.add(row)
+        edges.note(session, row.lineage, row.created_at)
     return row
+
+
+def files_of(folder: Path, scan: onnx_scan.Scan, *, baseline: str, steps: str) -> list[documents.FileRef]:
+    """The files that a bundle of this folder would have."""
+    found = []
+    for name, path in sorted(_sources(folder, scan, baseline=baseline, steps=steps).items()):
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        found.append(documents.FileRef(path=name, sha256=sha256, size=path.stat().st_size))
+    return found
+
+
+def _sources(folder: Path, scan: onnx_scan.Scan, *, baseline: str, steps: str) -> dict[str, Path]:
+    ours = {BASELINE: baseline, STEPS: steps}
+    return {name: folder / name for name in scan.files} | {
+        name: folder / path for name, path in ours.items() if path
+    }
+
+
+def facts(folder: Path, scan: onnx_scan.Scan) -> dict[str, Any]:
+    """What the files say of themselves: the graph, and the packages that the model was made with."""
+    return {
+        "graph": {
+            "opsets": scan.opsets,
+            "nodes": scan.nodes,
+            "ir": scan.ir_version,
+            "operators": scan.operators,
+            "parameters": scan.parameters,
+        },
+        "environment": requirements.parse(_optional(folder / "requirements.txt")),
+    }
+
+
+def refresh(state: State, bundle: models.Bundle, lineage: dict[str, Any]) -> models.Bundle:
+    """Add what MLflow knows by now: a run may log its data sets after its model was deployed."""
+    merged = domain_lineage.refreshed(bundle.lineage, lineage)
+    if merged == bundle.lineage:
+        return bundle
+    with state.database.write() as session:
+        row = session.get_one(models.Bundle, bundle.id)
+        row.lineage = merged
+        edges.note(session, merged, state.now())
+    return row
+
+
+def _optional(path: Path) -> str:
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            return file.read(_MOST_REQUIREMENTS)
+    except OSError:
+        return ""
 
 
 def check(folder: Path, entry: str, *, steps: str = "") -> onnx_scan.Scan:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -118,18 +117,13 @@ def report(state: State, whose: Whose, of: Subject, start: datetime, end: dateti
                 f"this server does not have the baseline {of.baseline} that the windows were counted against"
             )
         usual = thresholds.of(session, of.model, of.version)
-        rows = session.execute(
-            judging.columns()
-            .where(*watched.windows(session, whose), *_during(start, end), *of.conditions, _every(of.windows))
-            .order_by(_Window.target_id)
-        )
-        devices, read = [], 0
-        for _, mine in itertools.groupby(rows, key=lambda row: str(row[1])):
-            windows = judging.stored(mine)
-            read += len(windows)
-            devices.append(judging.together(baseline, windows))
+        where = (*watched.windows(session, whose), *_during(start, end), *of.conditions, _every(of.windows))
+        rows = session.execute(judging.columns().where(*where).order_by(_Window.target_id))
+        targets = set(session.scalars(select(_Window.target_id).where(*where).distinct()))
+        found = judging.pooled(baseline, rows, {"": targets})
     kinds = _kinds(baseline)
-    sketches = judging.pooled(devices)
+    sketches = {name: total.sketch(0) for name, total in found.stacks[""].items()}
+    used = sum(len(windows) for windows in found.windows.values())
     return Report(
         model=of.model,
         version=of.version,
@@ -137,9 +131,9 @@ def report(state: State, whose: Whose, of: Subject, start: datetime, end: dateti
         baseline=of.baseline,
         is_learned=of.is_learned,
         windows=of.windows,
-        used=sum(len(device.windows) for device in devices),
-        refused=read - sum(len(device.windows) for device in devices),
-        targets=len(devices),
+        used=used,
+        refused=found.refused,
+        targets=len(targets),
         features=[
             _feature(kinds, sketches[name], judge(sketches[name], usual))
             for name in kinds

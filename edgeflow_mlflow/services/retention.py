@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import delete, func, insert, select, union
 from sqlalchemy.orm import Session
 
 from edgeflow_agent import errors as agent_errors
@@ -26,13 +26,22 @@ logger = logging.getLogger(__name__)
 # So many windows in one transaction, and so many transactions in one look.
 _SLICE = 150
 _MOST_SLICES = 400
+_GONE_SLICE = 1000
 
 _Window = models.Window
+# What stands beside the windows of a target.
+_OF_TARGETS: tuple[tuple[Any, ...], ...] = (
+    (models.UnjudgedWindow, models.UnjudgedWindow.target_id),
+    (models.Drift, models.Drift.scope_id, models.Drift.scope == "target"),
+    (models.MergedWindows, models.MergedWindows.target_id),
+    (models.RefusedTelemetry, models.RefusedTelemetry.target_id),
+    (models.LearnedBaseline, models.LearnedBaseline.target_id),
+)
 
 
 def retain(state: State) -> int:
     """Merge and delete what is old enough; how many windows are gone."""
-    gone = 0
+    gone = forget_gone(state)
     now, config = state.now(), state.config
     for span, into, age in (
         (Span.RAW, Span.HOUR, timedelta(hours=config["telemetry.raw_h"])),
@@ -45,6 +54,41 @@ def retain(state: State) -> int:
             if not count:
                 break
     return gone
+
+
+def forget_gone(state: State) -> int:
+    """Delete what was seen on targets that were deleted since, and the verdicts on it; how many windows."""
+    with state.database.read() as session:
+        gone = _gone(session)
+    count = 0
+    for target_id in gone:
+        with state.database.write() as session:
+            for table, column, *more in _OF_TARGETS:
+                where = (column == target_id, *more)
+                session.execute(delete(table).where(*where).execution_options(synchronize_session=False))
+        for _ in range(_MOST_SLICES):
+            with state.database.write() as session:
+                ids = session.scalars(
+                    select(_Window.id).where(_Window.target_id == target_id).limit(_GONE_SLICE)
+                ).all()
+                _remove(session, ids)
+            count += len(ids)
+            if len(ids) < _GONE_SLICE:
+                break
+    return count
+
+
+def _gone(session: Session) -> Sequence[str]:
+    # From each target of the index to the next one: millions of windows are of a few thousand targets.
+    first = select(func.min(_Window.target_id).label("id")).cte(recursive=True)
+    following = select(func.min(_Window.target_id)).where(_Window.target_id > first.c.id).scalar_subquery()
+    walk = first.union_all(select(following).where(first.c.id.is_not(None)))
+    known = select(models.Target.id)
+    parts = [select(walk.c.id).where(walk.c.id.is_not(None), walk.c.id.not_in(known))]
+    parts += [
+        select(column).where(column.not_in(known), *more).distinct() for _, column, *more in _OF_TARGETS
+    ]
+    return session.scalars(union(*parts)).all()
 
 
 def _slice(state: State, span: Span, into: Span | None, before: datetime) -> int:

@@ -14,6 +14,7 @@ from edgeflow_mlflow import errors
 from edgeflow_mlflow.db import models
 from edgeflow_mlflow.domain import rollouts, selectors, waves
 from edgeflow_mlflow.services import audit, desired, strategy
+from edgeflow_mlflow.services.lineage import recalled
 from edgeflow_mlflow.services.state import State
 
 
@@ -40,8 +41,9 @@ def begin(
     takes_back: int | None = None,
 ) -> models.Rollout:
     """A new rollout over these targets, which the caller has locked; the one before it ends. Nobody has been
-    given anything yet: `advance` does that."""
+    given anything yet: `advance` does that. Raise ConflictError when a recall holds the model back."""
     now = state.now()
+    recalled.refuse(session, session.get_one(models.Bundle, what.bundle_id))
     end_open(state, session, deployment, rollouts.Event.SUPERSEDE, "a newer rollout took over", actor=actor)
     last = session.scalar(
         select(func.max(models.Rollout.number)).where(models.Rollout.deployment_id == deployment.id)
@@ -162,8 +164,8 @@ def leave(session: Session, rollout_id: str, target_ids: Sequence[str]) -> None:
 
 
 def earlier(session: Session, rollout: models.Rollout) -> models.Rollout | None:
-    """The newest rollout before this one that went well, with another model."""
-    return session.scalars(
+    """The newest rollout before this one that went well, with another model that no recall holds back."""
+    candidates = session.scalars(
         select(models.Rollout)
         .where(
             models.Rollout.deployment_id == rollout.deployment_id,
@@ -172,7 +174,15 @@ def earlier(session: Session, rollout: models.Rollout) -> models.Rollout | None:
             models.Rollout.bundle_id != rollout.bundle_id,
         )
         .order_by(models.Rollout.number.desc())
-    ).first()
+    )
+    return next(
+        (
+            row
+            for row in candidates
+            if recalled.holding(session, session.get_one(models.Bundle, row.bundle_id)) is None
+        ),
+        None,
+    )
 
 
 def numbered(session: Session, deployment: models.Deployment, number: int) -> models.Rollout:

@@ -33,7 +33,6 @@ def of_bundles(session: Session, bundles: Collection[models.Bundle]) -> list[Usa
         .where(models.Rollout.bundle_id.in_([bundle.id for bundle in bundles]))
     )
     wanted: dict[str, str] = {target: bundle for target, bundle in session.execute(bonds)}  # noqa: C416
-    previous = models.Target.presence["previous_digest"].as_string()
     by_id = {bundle.id: bundle for bundle in bundles}
     by_digest: dict[str, set[str]] = {}
     for bundle in bundles:
@@ -45,7 +44,7 @@ def of_bundles(session: Session, bundles: Collection[models.Bundle]) -> list[Usa
             or_(
                 models.Target.id.in_(wanted),
                 models.Target.actual_digest.in_(by_digest),
-                previous.in_(by_digest),
+                models.Target.previous_digest.in_(by_digest),
             )
         )
         .order_by(models.Target.id)
@@ -58,7 +57,7 @@ def of_bundles(session: Session, bundles: Collection[models.Bundle]) -> list[Usa
         if target.id in served:
             # The same bytes may be registered under several names; the execution says which it was.
             actual = actual & {served[target.id]}
-        fallback = by_digest.get(str(target.presence.get("previous_digest", "")), set())
+        fallback = by_digest.get(target.previous_digest, set())
         found += [
             Usage(
                 target=target,

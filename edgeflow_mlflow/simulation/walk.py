@@ -259,6 +259,8 @@ class Walk:
     def _end(self, task: Task, state: State, now: float) -> None:
         if task.state is State.TRIAL and state is not State.DEPLOYED:
             self._memory.served, self._memory.previous = task.before, task.before_previous
+        elif state is State.DEPLOYED and self._memory.previous in task.deployment.recalled:
+            self._memory.previous = ""
         self._memory.task = None
         self._step(msgspec.structs.replace(task, state=state), now)
         self._settle(task.key, task.generation)

@@ -12,7 +12,7 @@ import mlflow
 import pytest
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
-from edgeflow_mlflow import catalog, errors
+from edgeflow_mlflow import ancestry, catalog, errors
 from edgeflow_mlflow.catalog import Catalog, Model
 from tests.harness import tracking
 
@@ -164,14 +164,15 @@ def test_metrics_that_are_no_numbers_are_none(client: mlflow.MlflowClient, read:
         mlflow.log_metrics({"loss": math.nan, "accuracy": 0.5})
     found = read.lineage(read.resolve(f"models:/{made.model_id}"))
     assert found["run"]["metrics"] == {"loss": None, "accuracy": 0.5}
-    assert catalog.run_facts(client.get_run(run.info.run_id))["metrics"]["loss"] is None
+    assert ancestry.run_facts(client.get_run(run.info.run_id))["metrics"]["loss"] is None
 
 
 def test_metrics_of_a_logged_model_that_are_no_numbers_are_none() -> None:
     # MLflow's own SQL store makes them 0.0; another one may give them as they are.
     metrics = [SimpleNamespace(key="loss", value=math.inf), SimpleNamespace(key="accuracy", value=0.5)]
     logged = SimpleNamespace(model_id="m-1", name="m", experiment_id="1", params={}, metrics=metrics)
+    logged.source_run_id = ""
     store = SimpleNamespace(get_logged_model=lambda model_id: logged)
     read = Catalog(tracking=lambda: store, registry=lambda: None, repository=lambda uri: (None, uri))
-    found = read.lineage(Model(name="m", version="1", artifact_uri="", model_id="m-1"))
+    found = read.lineage(Model(name="m", version="m-1", artifact_uri="", model_id="m-1"))
     assert found["logged_model"]["metrics"] == {"loss": None, "accuracy": 0.5}

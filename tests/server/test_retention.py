@@ -5,16 +5,16 @@ from __future__ import annotations
 from datetime import timedelta
 from pathlib import Path
 
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 
 from edgeflow_agent.wire import telemetry as wire
 from edgeflow_agent.wire.telemetry import TelemetryWindow
 from edgeflow_mlflow.db import models
 from edgeflow_mlflow.domain import merging
-from edgeflow_mlflow.services import retention, telemetry
+from edgeflow_mlflow.services import baselines, drift, retention, telemetry
 from edgeflow_mlflow.services.state import State
 from tests.server.conftest import Clock
-from tests.server.watched_device import Watched, fleet, on_sqlite, values
+from tests.server.watched_device import Watched, baseline_content, fleet, on_sqlite, values
 
 
 def sent(state: State, clock: Clock, device: Watched, count: int, minutes: float) -> list[TelemetryWindow]:
@@ -114,3 +114,24 @@ def test_windows_without_features_and_of_no_model_are_kept_as_well(
         ("hour", 30, None, "foreign"),
         ("hour", 10, None, ""),
     ]
+
+
+def test_a_target_that_was_deleted_leaves_nothing_behind(state: State, clock: Clock, tmp_path: Path) -> None:
+    one, two = fleet(state, tmp_path, "robot-1", "robot-2")
+    for device in (one, two):
+        telemetry.take(
+            state, device.name, [device.sent(values(500)), device.sent(values(20), digest="x" * 64)]
+        )
+        drift.evaluate(state)
+        telemetry.take(state, device.name, [device.sent(values(20))])
+    baselines.learn(state, one.name, one.bundle.digest, baseline_content(n=200))
+    assert retention.forget_gone(state) == 0
+    with state.database.write() as session:
+        session.execute(delete(models.Target).where(models.Target.id == "robot-1"))
+    assert retention.forget_gone(state) == 3
+    tables = [models.Window, models.UnjudgedWindow, models.RefusedTelemetry, models.LearnedBaseline]
+    with state.database.read() as session:
+        for table in tables:
+            assert "robot-1" not in session.scalars(select(table.target_id)).all()
+        assert set(session.scalars(select(models.Drift.scope_id))) == {"robot-2"}
+        assert session.scalars(select(models.Window.target_id)).all() == ["robot-2"] * 3

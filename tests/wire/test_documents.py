@@ -45,6 +45,7 @@ _DEPLOYMENT = documents.DesiredDeployment(
     trial=_TRIAL,
     monitor=_MONITOR,
     commit="remote",
+    recalled=("ee" * 32,),
 )
 _FIGURES = documents.TrialFigures(requests=40, errors=3, non_finite=2, mean_s=0.25, usual_s=0.125)
 _REPORT = documents.Report(

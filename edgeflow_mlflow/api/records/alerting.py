@@ -104,6 +104,18 @@ class RuleList(Output, frozen=True):
     rules: list[RuleView]
 
 
+class RuleTrial(Output, frozen=True):
+    """How often a rule would have fired from `since` on, on how many objects; unless the past does not tell,
+    and `text` says why."""
+
+    can_tell: bool
+    since: datetime
+    times: int = 0
+    objects: int = 0
+    last_at: datetime | None = None
+    text: str = ""
+
+
 class SilenceCreate(Input, frozen=True):
     """Which alerts nobody is told of, and until when: `ends_at`, or so many seconds from now."""
 

@@ -27,6 +27,11 @@ class Input(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class Output(msgspec.Struct, frozen=True, kw_only=True):
     """An answer."""
 
+    def _repr_html_(self) -> str:
+        from edgeflow_mlflow.notebook import record_html
+
+        return record_html(self)
+
 
 class PageQuery(Input, frozen=True):
     """How much of a list, and from where."""

@@ -138,12 +138,14 @@ class DeploymentView(Output, frozen=True):
 
 
 class DeploymentDetail(Output, frozen=True):
-    """A deployment, the executions of its present rollout and where its model comes from."""
+    """A deployment, the executions of its present rollout and where its model comes from. `steps` names what
+    is declared before the graph: with any, a request is what the first of them takes."""
 
     deployment: DeploymentView
     executions: list[ExecutionView]
     interface: documents.Interface
     lineage: dict[str, Any]
+    steps: list[str] = []
 
 
 class DeploymentList(Output, frozen=True):

@@ -1,0 +1,208 @@
+"""From rows of lineage to what the API shows, as far as the caller may see it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from edgeflow_mlflow.api import records
+from edgeflow_mlflow.api.routing import Call
+from edgeflow_mlflow.db import models
+from edgeflow_mlflow.domain import lineage
+from edgeflow_mlflow.domain.lineage import Edge
+from edgeflow_mlflow.services.lineage import tracing
+
+_DIRECT = frozenset({lineage.USED, lineage.LOGGED_BY, lineage.MADE_BY, lineage.REGISTERED_FROM})
+
+
+def sees(call: Call, edge: Edge) -> bool:
+    """Whether the caller may see an edge: that of a run or a logged model belongs to an experiment."""
+    return not edge.experiment_id or call.sees_experiment(edge.experiment_id)
+
+
+def frozen(call: Call, bundle: models.Bundle) -> dict[str, Any]:
+    """Where a bundle comes from, as far as the caller may see it."""
+    found = bundle.lineage
+    experiment = (found.get("run") or found.get("logged_model") or {}).get("experiment_id")
+    if experiment is None or call.sees_experiment(experiment):
+        return found
+    hidden = {"what": "run", "why": "you may not read its experiment"}
+    return {"run": None, "datasets": [], "logged_model": None, "gaps": [hidden], "edges": []}
+
+
+def facts(call: Call, bundle: models.Bundle) -> records.ModelFactsView:
+    """A bundle with its lineage."""
+    found = frozen(call, bundle)
+    gaps = [records.Gap(what=item["what"], why=item["why"]) for item in found.get("gaps", ())]
+    if not bundle.baseline_sha256:
+        gaps.append(
+            records.Gap(
+                what="baseline",
+                why="the model was logged without samples (`log_model(samples=…)`): devices learn one",
+            )
+        )
+    return records.ModelFactsView(
+        model=bundle.model_name,
+        version=bundle.model_version,
+        digest=bundle.digest,
+        files=[records.FileView(**item) for item in bundle.files],
+        baseline_sha256=bundle.baseline_sha256,
+        source=bundle.source,
+        published_at=bundle.created_at,
+        run=found.get("run"),
+        logged_model=found.get("logged_model"),
+        datasets=_uses(call, found),
+        graph=found.get("graph") or {},
+        environment=found.get("environment") or {},
+        gaps=gaps,
+    )
+
+
+def _uses(call: Call, found: Mapping[str, Any]) -> list[records.DatasetUse]:
+    rows = lineage.from_rows(found.get("edges", ()))
+    by_parent: dict[str, list[Edge]] = {}
+    for edge in rows:
+        by_parent.setdefault(edge.parent, []).append(edge)
+    uses = []
+    for item in found.get("datasets", ()):
+        if "id" not in item:
+            continue
+        node = lineage.dataset(item["id"])
+        if by_parent.get(node) and not any(sees(call, edge) for edge in by_parent[node]):
+            continue
+        below = lineage.descend([node], _children(by_parent), any_use=True)
+        root = found.get("node", "")
+        steps = lineage.way(root, below) if root in below else []
+        inherited = any(edge.how not in _DIRECT for edge in steps)
+        named = {item["id"]: Named(item["name"])}
+        uses.append(
+            records.DatasetUse(
+                **{name: item[name] for name in ("id", "name", "digest", "content", "source_type", "source")},
+                context=item["context"],
+                way=way(call, steps, named) if inherited else [],
+            )
+        )
+    return uses
+
+
+def _children(by_parent: Mapping[str, Sequence[Edge]]) -> Callable[[Collection[str]], Iterable[Edge]]:
+    return lambda nodes: (edge for parent in nodes for edge in by_parent.get(parent, ()))
+
+
+class Named:
+    """A data set of which only the name is known."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+def way(call: Call, steps: Iterable[Edge], datasets: Mapping[str, Any]) -> list[str]:
+    """Each step from the data set down, in words."""
+    return [
+        tracing.as_words(edge, datasets) if sees(call, edge) else "a run that you may not read used it"
+        for edge in steps
+    ]
+
+
+def dataset(row: models.Dataset) -> records.DatasetView:
+    """A version of a data set."""
+    return records.DatasetView(
+        id=row.id,
+        name=row.name,
+        digest=row.digest,
+        content=row.content,
+        source_type=row.source_type,
+        source=row.source,
+    )
+
+
+def served(session: Session, rows: Sequence[models.Served]) -> list[records.ServedView]:
+    """Intervals with the names that people know."""
+    bundles = _bundles(session, {row.bundle_id for row in rows})
+    causes = {
+        execution: (deployment, number)
+        for execution, deployment, number in session.execute(
+            select(models.Execution.id, models.Deployment.name, models.Rollout.number)
+            .join(models.Rollout, models.Rollout.id == models.Execution.rollout_id)
+            .join(models.Deployment, models.Deployment.id == models.Execution.deployment_id)
+            .where(models.Execution.id.in_({row.execution_id for row in rows if row.execution_id}))
+        )
+    }
+    found = []
+    for row in rows:
+        name, version = bundles.get(row.bundle_id, ("", ""))
+        deployment, number = causes.get(row.execution_id, ("", None))
+        found.append(
+            records.ServedView(
+                digest=row.digest,
+                since=row.since,
+                until=row.until,
+                model=name,
+                version=version,
+                deployment=deployment,
+                rollout=number,
+                execution=row.execution_id,
+            )
+        )
+    return found
+
+
+def _bundles(session: Session, ids: Iterable[str]) -> dict[str, tuple[str, str]]:
+    rows = session.execute(
+        select(models.Bundle.id, models.Bundle.model_name, models.Bundle.model_version).where(
+            models.Bundle.id.in_(set(ids))
+        )
+    )
+    return {identifier: (name, version) for identifier, name, version in rows}
+
+
+def reached(
+    call: Call, session: Session, rows: Sequence[models.Served], found: tracing.Reach
+) -> list[records.ReachedDevice]:
+    """Devices that a data set reached."""
+    bundles = _bundles(session, {row.bundle_id for row in rows})
+    present = select(models.Target.id, models.Target.last_seen_at).where(
+        models.Target.id.in_({row.target_id for row in rows})
+    )
+    seen: dict[str, datetime | None] = dict(session.execute(present).tuples().all())
+    named = {item.id: item for item in found.datasets}
+    devices = []
+    for row in rows:
+        name, version = bundles[row.bundle_id]
+        status = "deleted"
+        if row.target_id in seen:
+            status = "online" if call.state.is_online(seen[row.target_id]) else "offline"
+        devices.append(
+            records.ReachedDevice(
+                target=row.target_id,
+                model=name,
+                version=version,
+                digest=row.digest,
+                since=row.since,
+                until=row.until,
+                status=status,
+                way=way(call, found.way(found.bundles[row.bundle_id]), named),
+            )
+        )
+    return devices
+
+
+def intent(found: tracing.Intent) -> records.IntentView:
+    """What a device was to do."""
+    return records.IntentView(
+        action=found.execution.action,
+        model=found.bundle.model_name,
+        version=found.bundle.model_version,
+        digest=found.bundle.digest,
+        deployment=found.deployment.name,
+        rollout=found.rollout.number,
+        execution=found.execution.id,
+        state=found.execution.state,
+        decided_at=found.rollout.created_at,
+        decided_by=found.rollout.created_by,
+        reason=found.rollout.reason,
+    )

@@ -1,0 +1,1 @@
+"""Where models come from and which devices they reached, from the frozen facts of our own tables."""

@@ -1,0 +1,215 @@
+"""The questions: where does the model on this device come from, and where did this data set go."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from edgeflow_agent.wire.documents import Action
+from edgeflow_mlflow import errors
+from edgeflow_mlflow.db import models
+from edgeflow_mlflow.domain import lineage
+from edgeflow_mlflow.domain.lineage import Edge
+from edgeflow_mlflow.services.lineage import edges, serving
+
+
+@dataclass(frozen=True, kw_only=True)
+class Intent:
+    """What a device was to serve: the execution that said so and what it belongs to."""
+
+    execution: models.Execution
+    rollout: models.Rollout
+    deployment: models.Deployment
+    bundle: models.Bundle
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trace:
+    """A device at a moment: what it said it served, by which decision, and what it was to serve."""
+
+    target_id: str
+    target: models.Target | None  # None: it was deleted since
+    at: datetime
+    is_now: bool
+    served: models.Served | None = None
+    bundle: models.Bundle | None = None
+    cause: Intent | None = None
+    intent: Intent | None = None
+    findings: tuple[tuple[str, str], ...] = ()
+
+
+def of_target(session: Session, target_id: str, moment: datetime | None, now: datetime) -> Trace:
+    """What a device served at a moment (None: now) and by whose decision; raise NotFoundError when it was
+    never heard of."""
+    target = session.get(models.Target, target_id)
+    if target is None and not serving.history(session, target_id, limit=1):
+        raise errors.NotFoundError(
+            f"there never was a target {target_id!r}; `edgeflow targets list` shows them"
+        )
+    if moment is None:
+        served = serving.open_interval(session, target_id)
+    else:
+        served = serving.at(session, target_id, moment)
+    bundle = session.get(models.Bundle, served.bundle_id) if served and served.bundle_id else None
+    cause = _intent_of(session, served.execution_id) if served else None
+    intent = _intended(session, target_id, moment)
+    return Trace(
+        target_id=target_id,
+        target=target,
+        at=moment or now,
+        is_now=moment is None,
+        served=served,
+        bundle=bundle,
+        cause=cause,
+        intent=intent,
+        findings=tuple(_findings(session, target_id, served, bundle, intent)),
+    )
+
+
+def _intended(session: Session, target_id: str, moment: datetime | None) -> Intent | None:
+    query = select(models.Execution.id).where(models.Execution.target_id == target_id)
+    if moment is not None:
+        query = query.where(models.Execution.created_at <= moment)
+    newest = session.scalar(query.order_by(models.Execution.generation.desc()).limit(1))
+    return _intent_of(session, newest) if newest else None
+
+
+def _intent_of(session: Session, execution_id: str) -> Intent | None:
+    found = session.execute(
+        select(models.Execution, models.Rollout, models.Deployment, models.Bundle)
+        .join(models.Rollout, models.Rollout.id == models.Execution.rollout_id)
+        .join(models.Deployment, models.Deployment.id == models.Rollout.deployment_id)
+        .join(models.Bundle, models.Bundle.id == models.Rollout.bundle_id)
+        .where(models.Execution.id == execution_id)
+    ).first()
+    if found is None:
+        return None
+    execution, rollout, deployment, bundle = found
+    return Intent(execution=execution, rollout=rollout, deployment=deployment, bundle=bundle)
+
+
+def _findings(
+    session: Session,
+    target_id: str,
+    served: models.Served | None,
+    bundle: models.Bundle | None,
+    intent: Intent | None,
+) -> list[tuple[str, str]]:
+    """Where what is disagrees with what was meant, or is not known."""
+    found = []
+    wanted = intent.bundle if intent is not None and intent.execution.action == Action.INSTALL.value else None
+    if served is None:
+        first = session.scalar(
+            select(models.Served.since)
+            .where(models.Served.target_id == target_id)
+            .order_by(models.Served.since)
+            .limit(1)
+        )
+        what = "it has not said that it serves a model"
+        found.append(
+            ("served", what if first is None else f"{what}; the first time was {first:%Y-%m-%d %H:%M:%S} UTC")
+        )
+    elif bundle is None:
+        why = (
+            f"it serves {served.digest[:12]}, which this server never published: somebody put it there by "
+            "hand, or the database was restored from a backup"
+        )
+        found.append(("digest", why))
+    if wanted is not None and (served is None or served.digest != wanted.digest):
+        found.append(
+            ("intent", f"it is to serve {wanted.model_name}/{wanted.model_version}, which it does not (yet)")
+        )
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reach:
+    """Everything that was made from some data sets: the nodes with the way to each, and the bundles."""
+
+    datasets: Sequence[models.Dataset]
+    found: Mapping[str, Edge | None]
+    # Bundle id -> the node by which it was reached; of bundles with the same bytes as a reached one: that
+    # one's.
+    bundles: Mapping[str, str]
+    digests: frozenset[str] = field(default_factory=frozenset)
+
+    def way(self, node: str) -> list[Edge]:
+        """From the data set down to a node."""
+        return lineage.way(node, self.found)
+
+    def versions(self) -> list[tuple[str, str]]:
+        """Registered versions that were reached, by name and number."""
+        found = [lineage.name_and_version(node) for node in self.found if lineage.kind_of(node) == "version"]
+        return sorted(found, key=lambda item: (item[0], int(item[1]) if item[1].isdecimal() else 0))
+
+
+def reach(session: Session, datasets: Sequence[models.Dataset], *, any_use: bool) -> Reach:
+    """Follow data sets down to every version and every published bundle."""
+    roots = [lineage.dataset(item.id) for item in datasets]
+    found = lineage.descend(roots, edges.children(session), any_use=any_use)
+    bundles = _bundles(session, found)
+    digests = {digest for _, digest in bundles.values()}
+    by_bundle = {bundle: node for bundle, (node, _) in bundles.items()}
+    node_of = {digest: node for node, digest in bundles.values()}
+    for chunk in edges.chunks(sorted(digests)):
+        same = select(models.Bundle.id, models.Bundle.digest).where(models.Bundle.digest.in_(chunk))
+        for bundle, digest in session.execute(same):
+            by_bundle.setdefault(bundle, node_of[digest])
+    return Reach(datasets=datasets, found=found, bundles=by_bundle, digests=frozenset(digests))
+
+
+def _bundles(session: Session, found: Collection[str]) -> dict[str, tuple[str, str]]:
+    """Published bundles of the nodes: bundle id -> (node, digest)."""
+    by_kind: dict[str, set[str]] = {"version": set(), "logged": set(), "run": set(), "dataset": set()}
+    for node in found:
+        by_kind[lineage.kind_of(node)].add(node)
+    names = {lineage.name_and_version(node)[0] for node in by_kind["version"]}
+    result: dict[str, tuple[str, str]] = {}
+    bundle = models.Bundle
+    columns = select(
+        bundle.id, bundle.digest, bundle.model_name, bundle.model_version, bundle.model_id, bundle.run_id
+    )
+    for column, values in (
+        (bundle.model_name, names),
+        (bundle.model_id, {lineage.key_of(node) for node in by_kind["logged"]}),
+        (bundle.run_id, {lineage.key_of(node) for node in by_kind["run"]}),
+    ):
+        for chunk in edges.chunks(sorted(values)):
+            for identifier, digest, name, version, model_id, run_id in session.execute(
+                columns.where(column.in_(chunk))
+            ):
+                for node in (
+                    lineage.version(name, version),
+                    lineage.logged(model_id) if model_id else "",
+                    lineage.run(run_id) if run_id else "",
+                ):
+                    if node in found:
+                        result.setdefault(identifier, (node, digest))
+    return result
+
+
+def graph(session: Session, node: str, *, limit: int) -> tuple[list[Edge], bool]:
+    """The edges above and below a node, and whether there are more."""
+    above = lineage.ascend(node, edges.parents(session), limit=limit)
+    below = lineage.descend([node], edges.children(session), any_use=True)
+    inner = [edge for edge in below.values() if edge is not None]
+    found = list(dict.fromkeys([*above, *inner]))
+    return found[:limit], len(found) > limit
+
+
+def as_words(edge: Edge, known: Mapping[str, Any]) -> str:
+    """One step of a way for people; `known` gives data sets by their ids."""
+    context = f" ({edge.context})" if edge.context else ""
+    return f"{_named(edge.child, known)} {edge.how} {_named(edge.parent, known)}{context}"
+
+
+def _named(node: str, known: Mapping[str, Any]) -> str:
+    kind, key = lineage.kind_of(node), lineage.key_of(node)
+    if kind == "dataset":
+        return f"data set {known[key].name}" if key in known else f"data set {key}"
+    return {"run": f"run {key}", "logged": f"logged model {key}", "version": f"version {key}"}[kind]
