@@ -5,7 +5,7 @@
 `mlflow server --app-name edgeflow` with four workers. Devices post windows of ten features, 25 at once, as
 quickly as they can, while clients of MLflow log metrics and read runs. Goals: 1,000 windows a second, a
 p99 of MLflow's calls of at most twice what it is alone, and a second for each 1,000 windows that are judged
-(not met yet: docs/adr/0016 has figures).
+(docs/telemetry.md has figures).
 """
 
 from __future__ import annotations

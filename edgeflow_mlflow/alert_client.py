@@ -34,6 +34,10 @@ class AlertCalls(Calls):
         """One rule."""
         return self._call("GET", f"/alert-rules/{quote(name, safe='')}", records.RuleView)
 
+    def try_alert_rule(self, body: records.RulePut) -> records.RuleTrial:
+        """How often a rule would have fired lately."""
+        return self._call("POST", "/alert-rules/try", records.RuleTrial, body)
+
     def put_alert_rule(self, name: str, body: records.RulePut) -> records.RuleView:
         """Make a rule, or change it."""
         return self._call("PUT", f"/alert-rules/{quote(name, safe='')}", records.RuleView, body)
@@ -58,6 +62,10 @@ class AlertCalls(Calls):
     def receivers(self) -> list[records.ReceiverView]:
         """Who is told of alerts."""
         return self._call("GET", "/receivers", records.ReceiverList).receivers
+
+    def receiver(self, name: str) -> records.ReceiverView:
+        """One receiver, without its secrets."""
+        return self._call("GET", f"/receivers/{quote(name, safe='')}", records.ReceiverView)
 
     def put_receiver(self, name: str, body: records.ReceiverPut) -> records.ReceiverView:
         """Make a receiver, or change it."""

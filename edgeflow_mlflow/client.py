@@ -19,6 +19,8 @@ from edgeflow_mlflow.alert_client import AlertCalls
 from edgeflow_mlflow.api import records
 from edgeflow_mlflow.lineage_client import LineageCalls
 from edgeflow_mlflow.notebook import Rows
+from edgeflow_mlflow.overview_client import OverviewCalls
+from edgeflow_mlflow.registry_client import RegistryCalls
 from edgeflow_mlflow.telemetry_client import TelemetryCalls
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -55,7 +57,7 @@ def server_address(target_uri: str, tracking_uri: str) -> str:
     )
 
 
-class Client(AlertCalls, LineageCalls, TelemetryCalls):
+class Client(AlertCalls, LineageCalls, OverviewCalls, RegistryCalls, TelemetryCalls):
     """Talks to one server. Every method raises ApiError with the server's own words."""
 
     def __init__(self, address: str) -> None:
@@ -110,6 +112,11 @@ class Client(AlertCalls, LineageCalls, TelemetryCalls):
     def delete_target(self, name: str) -> None:
         """Forget a target."""
         self._call("DELETE", f"/targets/{quote(name, safe='')}", records.Empty)
+
+    def executions(self, name: str) -> Rows[records.ExecutionView]:
+        """What a target was told to do, the newest first."""
+        path = f"/targets/{quote(name, safe='')}/executions"
+        return self._all(path, records.ExecutionList, lambda page: page.executions)
 
     def execution(self, execution_id: str) -> records.ExecutionDetail:
         """One execution with every report of it."""
@@ -215,6 +222,20 @@ class Client(AlertCalls, LineageCalls, TelemetryCalls):
         if number is not None:
             return self._call("GET", f"{path}/{number}", records.RolloutProgress)
         return self._call("GET", f"{path}?limit=1", records.RolloutList).rollouts[0]
+
+    def wait(self, name: str, timeout_s: float = 600.0) -> records.RolloutProgress:
+        """The newest rollout of a deployment, when it has succeeded. Raise ApiError when the time is over, or
+        when it was halted, failed or was superseded: the message says why."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            found = self.rollout(name)
+            if found.state == "succeeded":
+                return found
+            if found.state != "running":
+                raise ApiError(f"rollout {found.number} of {name} is {found.state}: {found.why}")
+            if time.monotonic() >= deadline:
+                raise ApiError(f"rollout {found.number} of {name} is still under way after {timeout_s:g} s")
+            time.sleep(_LOOK_EVERY_S)
 
     def rollout_targets(
         self, name: str, number: int, *, wave: int = 0, state: str = ""

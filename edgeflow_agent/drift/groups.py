@@ -18,7 +18,7 @@ NAMED_EXPECTED = 10
 
 def number_of_ordered(total: int, n: Ints) -> Ints:
     """How many groups of neighbours there are at most, for a baseline of `total` values and windows of n."""
-    number: Ints = np.clip(np.minimum(n, total) // ORDERED_EXPECTED, 1, MOST)
+    number: Ints = np.minimum(np.maximum(np.minimum(n, total) // ORDERED_EXPECTED, 1), MOST)
     return number
 
 

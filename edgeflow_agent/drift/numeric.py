@@ -64,11 +64,11 @@ class NumericComparison:
             return over_names(reference, current, self.n)
         found = []
         numbers = groups.number_of_ordered(self.reference_n, self.n)
-        for number in np.unique(numbers).tolist():
-            rows = np.flatnonzero(numbers == number)
-            summed, place = _neighbours(self.seen, number)
+        for number in set(numbers.tolist()):
+            rows = (numbers == number).nonzero()[0]
+            summed, starts = _neighbours(self.seen, number)
             mine = self.stack.quantiles if rows.size == self.n.size else self.stack.quantiles[rows]
-            found.append(Grouped(rows, summed, groups.summed(mine, place)))
+            found.append(Grouped(rows, summed, np.add.reduceat(mine, starts, axis=1)))
         return found
 
     @functools.cached_property
@@ -138,42 +138,47 @@ class NumericComparison:
 
     def wasserstein(self, winsorised: bool) -> Measures:
         """How far the values would have to be moved, in standard deviations of the baseline."""
-        seen, stack = self.seen, self.stack
-        unseen = stack.values[:, -1] > 0 if seen.values.size else np.ones(self.n.size, dtype=np.bool_)
-        moved = np.zeros(self.n.size)
-        if unseen.any():
-            moved = self._apart[1] * self.width
-            # From the centre of an outer bin to its outer edge, and on to where the values are.
-            moved += (stack.below + stack.above) / self.n * self.width / 2
-            if not winsorised:
-                moved += (stack.below_excess + stack.above_excess) / self.n
-        known = np.flatnonzero(~unseen)
-        if known.size:
-            current = stack.values[known, :-1]
-            moved[known] = distances.wasserstein_of_values(seen.value_counts, current, seen.values)
-        return Measures(moved / self.unit, approx=unseen)
+        seen = self.seen
+        if not seen.values.size:
+            return Measures(self._moved(winsorised) / self.unit, approx=True)
+        unseen = self.stack.values[:, -1] > 0
+        known = distances.wasserstein_of_values(
+            seen.value_counts, np.where(unseen[:, None], 1, self.stack.values[:, :-1]), seen.values
+        )
+        moved = self._moved(winsorised) if unseen.any() else known
+        return Measures(np.where(unseen, moved, known) / self.unit, approx=unseen)
+
+    def _moved(self, winsorised: bool) -> Floats:
+        """The distance by the fine bins."""
+        stack = self.stack
+        moved = self._apart[1] * self.width
+        # From the centre of an outer bin to its outer edge, and on to where the values are.
+        moved += (stack.below + stack.above) / self.n * (self.width / 2)
+        if not winsorised:
+            moved += (stack.below_excess + stack.above_excess) / self.n
+        return moved
 
     def ks(self) -> Measures:
         """The largest difference of the cumulative shares: exact while the baseline keeps its values, else
         the largest at the edges of all bins, so never too large."""
-        seen, n, m = self.seen, self.n[:, None], self.reference_n
+        seen, n = self.seen, self.n[:, None]
         if seen.points.size:
             at, before = _at_points(seen)
             current = np.cumsum(self.stack.points, axis=1) / n
             # Between two points the baseline is flat: what matters is where each stretch begins and ends.
             starts = distances.ks_distance(at, current[:, 1::2])
             return Measures(np.maximum(starts, distances.ks_distance(before, current[:, ::2])))
-        unseen = self.stack.values[:, -1] > 0 if seen.values.size else np.ones(n.size, dtype=np.bool_)
-        found = np.zeros(n.size)
-        if unseen.any():
-            places = np.cumsum(self.stack.quantiles, axis=1) / n
-            at_places = distances.ks_distance(_cumulated(seen)[1], places)
-            found = np.maximum(self._apart[0], at_places)
-        known = np.flatnonzero(~unseen)
-        if known.size:
-            shares = np.cumsum(self.stack.values[known, :-1], axis=1) / n[known]
-            found[known] = distances.ks_distance(np.cumsum(seen.value_counts) / m, shares)
-        return Measures(found, approx=unseen)
+        if not seen.values.size:
+            return Measures(self._ks_at_edges(), approx=True)
+        unseen = self.stack.values[:, -1] > 0
+        shares = np.cumsum(self.stack.values[:, :-1], axis=1) / n
+        known = distances.ks_distance(np.cumsum(seen.value_counts) / self.reference_n, shares)
+        edges = self._ks_at_edges() if unseen.any() else known
+        return Measures(np.where(unseen, edges, known), approx=unseen)
+
+    def _ks_at_edges(self) -> Floats:
+        places = np.cumsum(self.stack.quantiles, axis=1) / self.n[:, None]
+        return np.maximum(self._apart[0], distances.ks_distance(_cumulated(self.seen)[1], places))
 
     @property
     def width(self) -> float:
@@ -232,11 +237,11 @@ def index_over(parts: Sequence[Grouped], count: int) -> Floats:
 
 @functools.lru_cache(maxsize=1024)
 def _neighbours(seen: Distribution, number: int) -> Pair:
-    """The baseline's counts in so many groups of its quantile cells, and the group of each cell: the same for
+    """The baseline's counts in so many groups of its quantile cells, and where each begins: the same for
     all windows of about one size."""
     cells = np.pad(seen.counts, 1)
     place = groups.of_order(cells, number)
-    return groups.summed(cells, place), place
+    return groups.summed(cells, place), np.flatnonzero(np.diff(place, prepend=-1))
 
 
 @functools.lru_cache(maxsize=1024)

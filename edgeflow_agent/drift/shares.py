@@ -37,7 +37,7 @@ class Share:
         count, n = self.count[rows], self.n[rows]
         # What is as rare as ever is as likely as can be; most windows have nothing of the kind.
         more = (count > 0) & (count / np.maximum(n, 1) > self.usual / self.usual_n * (1 - 1e-9))
-        for place in np.flatnonzero(more).tolist():
+        for place in more.nonzero()[0].tolist():
             found[place] = self.chance(int(count[place]), int(n[place]), self.usual, self.usual_n)
         return found
 
@@ -47,7 +47,7 @@ class Share:
         n = self.n[rows]
         begin = np.minimum(np.ceil((self.usual / self.usual_n + least) * n - 1e-9), n)
         found: Floats = begin / n
-        for place in np.flatnonzero(self.count[rows] >= begin).tolist():
+        for place in (self.count[rows] >= begin).nonzero()[0].tolist():
             found[place] = self._least_unlikely(int(begin[place]), int(n[place]), p) / n[place]
         return found
 

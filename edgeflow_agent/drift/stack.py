@@ -142,7 +142,7 @@ def of(sketches: Sequence[Sketch]) -> Stack:
             n=_whole([item.n for item in words]),
             missing=_whole([item.missing for item in words]),
             other=_whole([item.other for item in words]),
-            counts=np.stack([item.counts.dense() for item in words]),
+            counts=_rows([item.counts.dense() for item in words]),
         )
     return _of_numbers([item for item in sketches if isinstance(item, NumericSketch)])
 
@@ -163,10 +163,10 @@ def _of_numbers(sketches: Sequence[NumericSketch]) -> NumericStack:
         below_excess=np.array([item.below.excess for item in sketches]),
         above=_whole([item.above.count for item in sketches]),
         above_excess=np.array([item.above.excess for item in sketches]),
-        fine=np.stack([item.fine.dense() for item in sketches]),
-        quantiles=np.stack([item.quantiles.dense() for item in sketches]),
-        values=np.stack([item.values.dense() for item in sketches]),
-        points=np.stack([item.points.dense() for item in sketches]),
+        fine=_rows([item.fine.dense() for item in sketches]),
+        quantiles=_rows([item.quantiles.dense() for item in sketches]),
+        values=_rows([item.values.dense() for item in sketches]),
+        points=_rows([item.points.dense() for item in sketches]),
     )
 
 
@@ -181,6 +181,11 @@ def joined(one: Stack, two: Stack) -> Stack:
 
 def _arrays(stack: Stack) -> list[tuple[str, npt.NDArray[Any]]]:
     return [(item.name, getattr(stack, item.name)) for item in dataclasses.fields(stack)[1:]]
+
+
+def _rows(counts: Sequence[Ints]) -> Ints:
+    # A device has one, and its processor is slow.
+    return np.stack(counts) if len(counts) > 1 else counts[0][np.newaxis]
 
 
 def _whole(numbers: Sequence[int]) -> Ints:

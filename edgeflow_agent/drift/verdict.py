@@ -179,7 +179,7 @@ def _of_shares(windows: Stack, thresholds: Thresholds) -> Iterator[Judgement]:
     for statistic, share in shares.of(windows).items():
         limit = thresholds.limits.get(statistic, math.inf)
         enough = (share.n >= thresholds.min_samples) & (share.usual_n >= thresholds.min_reference)
-        rows = np.flatnonzero(enough)
+        rows = enough.nonzero()[0]
         p_values = np.full(enough.size, math.nan)
         p_values[rows] = share.tails(rows)
         limits = np.full(enough.size, limit)
@@ -201,7 +201,7 @@ def _of_shares(windows: Stack, thresholds: Thresholds) -> Iterator[Judgement]:
 
 def _of_distances(windows: Stack, thresholds: Thresholds) -> Iterator[Judgement]:
     has_values = (windows.finite if isinstance(windows, NumericStack) else windows.present) > 0
-    rows = np.flatnonzero(has_values)
+    rows = has_values.nonzero()[0]
     apart = compare(windows if has_values.all() else windows.take(rows)) if rows.size else None
     if apart is None:
         return

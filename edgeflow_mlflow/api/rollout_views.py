@@ -8,7 +8,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from edgeflow_agent import typed
-from edgeflow_mlflow.api import records, views
+from edgeflow_mlflow.api import records, target_views, views
 from edgeflow_mlflow.db import models
 from edgeflow_mlflow.domain import rollouts
 from edgeflow_mlflow.services.state import State
@@ -120,7 +120,7 @@ def audit(row: models.Audit) -> records.AuditEntry:
 
 def explanation(state: State, session: Session, target: models.Target) -> records.Explanation:
     """Why a target has what it has, told from the decisions that led there."""
-    shown = views.target(state, session, target)
+    shown = target_views.one(state, session, target)
     rollout = session.get(models.Rollout, target.rollout_id) if target.rollout_id else None
     decisions = _decisions(session, target, rollout)
     return records.Explanation(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from edgeflow_mlflow.api import records, rollout_views, views
+from edgeflow_mlflow.api import records, rollout_views, target_views, views
 from edgeflow_mlflow.api.routing import Call, Policy, Route
 from edgeflow_mlflow.api.targets import page_number
 from edgeflow_mlflow.db import models
@@ -111,7 +111,7 @@ def _target(call: Call) -> records.TargetView:
         row = session.get(models.Target, call.path["target_id"])
         if row is None:
             raise fleets.unknown_target(session, call.path["target_id"])
-        return views.target(call.state, session, row)
+        return target_views.one(call.state, session, row)
 
 
 def hold(call: Call) -> records.TargetView:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 
 from edgeflow_mlflow import errors
-from edgeflow_mlflow.api import records, views
+from edgeflow_mlflow.api import records, target_views, views
 from edgeflow_mlflow.api.routing import Call, Policy, Route
 from edgeflow_mlflow.db import models
 from edgeflow_mlflow.domain import selectors
-from edgeflow_mlflow.services import deploy, enrol, fleets
+from edgeflow_mlflow.services import deploy, enrol, fleets, labels
 
 
 def listing(call: Call) -> records.TargetList:
@@ -18,26 +18,31 @@ def listing(call: Call) -> records.TargetList:
     query: records.TargetQuery = call.query
     requirements = selectors.parse(query.selector) if query.selector else ()
     with call.state.database.read() as session:
-        wanted = select(models.Target).where(models.Target.id > query.page_token).order_by(models.Target.id)
+        where = []
         if query.deployment:
-            wanted = wanted.where(models.Target.deployment_id == deploy.get(session, query.deployment).id)
-        if not requirements:
-            wanted = wanted.limit(query.limit + 1)
-        rows = [
-            row
-            for row in session.scalars(wanted)
-            if selectors.matches(requirements, selectors.known(row.labels, row.presence))
-        ]
+            where.append(models.Target.deployment_id == deploy.get(session, query.deployment).id)
+        if requirements:
+            ids = labels.matching(
+                session, requirements, after=query.page_token, limit=query.limit + 1, where=where
+            )
+            where = [models.Target.id.in_(ids)]
+        rows = session.scalars(
+            select(models.Target)
+            .options(defer(models.Target.document))
+            .where(models.Target.id > query.page_token, *where)
+            .order_by(models.Target.id)
+            .limit(query.limit + 1)
+        ).all()
         kept, following = views.cut(rows, query.limit, lambda row: row.id)
         return records.TargetList(
-            targets=[views.target(call.state, session, row) for row in kept], next_page_token=following
+            targets=target_views.page(call.state, session, kept), next_page_token=following
         )
 
 
 def show(call: Call) -> records.TargetView:
     """One target."""
     with call.state.database.read() as session:
-        return views.target(call.state, session, _get(session, call))
+        return target_views.one(call.state, session, _get(session, call))
 
 
 def _get(session: Session, call: Call) -> models.Target:

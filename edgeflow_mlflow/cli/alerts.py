@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from edgeflow_mlflow.api import records
-from edgeflow_mlflow.cli import options, show
+from edgeflow_mlflow.cli import alert_setup, options, show
 from edgeflow_mlflow.cli.tokens import seconds
 
 
@@ -203,3 +203,7 @@ def test(context: click.Context, server: str | None, json: bool, receiver: str) 
         word = "delivered" if found.delivered else "NOT delivered"
         click.echo(" ".join(part for part in (word, str(found.status or ""), found.text) if part))
     context.exit(0 if found.delivered else 1)
+
+
+alerts.add_command(alert_setup.rule)
+alerts.add_command(alert_setup.receiver)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import click
+import msgspec
 
 from edgeflow_mlflow.api import records
 from edgeflow_mlflow.cli import options, show
@@ -10,7 +13,7 @@ from edgeflow_mlflow.cli import options, show
 
 @click.group()
 def deployments() -> None:
-    """Deployments. Make and move them with `mlflow deployments … -t edgeflow`."""
+    """Deployments. Make and move them with `edgeflow deploy`, or `mlflow deployments … -t edgeflow`."""
 
 
 @deployments.command("list")
@@ -66,7 +69,7 @@ def one(server: str | None, json: bool, name: str) -> None:
         empty="",
     )
     click.echo()
-    _executions(detail.executions)
+    show_executions(detail.executions)
 
 
 @deployments.command()
@@ -95,10 +98,11 @@ def history(server: str | None, json: bool, name: str) -> None:
         empty="",
     )
     click.echo()
-    _executions(found.executions)
+    show_executions(found.executions)
 
 
-def _executions(found: list[records.ExecutionView]) -> None:
+def show_executions(found: Sequence[records.ExecutionView]) -> None:
+    """How each device stands."""
     show.table(
         ("TARGET", "ROLLOUT", "ACTION", "STATE", "REASON", "MESSAGE", "CHANGED"),
         [
@@ -115,3 +119,35 @@ def _executions(found: list[records.ExecutionView]) -> None:
         ],
         empty="No executions.",
     )
+
+
+@deployments.command()
+@options.server
+@click.option("--keep-serving", is_flag=True, help="Devices keep what they have, and are free for another.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.argument("name")
+def delete(server: str | None, keep_serving: bool, yes: bool, name: str) -> None:
+    """End a deployment: its devices stop serving."""
+    client = show.client(server)
+    if not yes:
+        count = len(client.deployment(name).deployment.targets)
+        what = "are let go" if keep_serving else "stop serving"
+        click.confirm(f"{count} devices {what}. Delete {name}?", abort=True)
+    client.delete_deployment(name, keep_serving=keep_serving)
+    click.echo(f"{name} is deleted.")
+
+
+@deployments.command()
+@options.server
+@click.option("--target", default="", help="Which device. Default: any that is there.")
+@click.option("--timeout", "timeout_s", default=10.0, show_default=True, help="Seconds to wait for it.")
+@click.argument("name")
+@click.argument("inputs")
+def predict(server: str | None, target: str, timeout_s: float, name: str, inputs: str) -> None:
+    """Ask a device of a deployment over MQTT: INPUTS is JSON, as `POST /infer` takes it."""
+    try:
+        value = msgspec.json.decode(inputs)
+    except msgspec.DecodeError as error:
+        raise click.BadParameter(f"that is no JSON: {error}", param_hint="INPUTS") from error
+    body = records.PredictRequest(inputs=value, target=target, timeout_s=timeout_s)
+    show.as_json(show.client(server).predict(name, body))

@@ -114,6 +114,39 @@ def telemetry(
     )
 
 
+@click.command("drift-report")
+@options.server
+@click.option("--target", default="", help="Of one device.")
+@click.option("--fleet", default="", help="Of a fleet's devices together.")
+@click.option("--model", default="", help="Of a model.")
+@click.option("--version", default="", help="Of one version of it.")
+@click.option("--last", default="24h", show_default=True, help="How far back: 90m, 24h, 7d.")
+def drift_report(server: str | None, target: str, fleet: str, model: str, version: str, last: str) -> None:
+    """Every statistic of every feature with its histograms, as JSON."""
+    begin = datetime.now(UTC) - _span(last)
+    found = show.client(server).drift_report(
+        target=target, fleet=fleet, model=model, version=version, start=f"{begin:%Y-%m-%dT%H:%M:%SZ}"
+    )
+    show.as_json(found)
+
+
+@click.command("refused-telemetry")
+@options.server
+@options.as_json
+@click.option("--target", default="", help="Of one device.")
+def refused_telemetry(server: str | None, json: bool, target: str) -> None:
+    """What devices have sent that was refused, and why."""
+    found = show.client(server).refused_telemetry(target)
+    if json:
+        show.as_json(found)
+        return
+    show.table(
+        ("TARGET", "REASON", "TIMES", "LAST"),
+        [(item.target, item.reason, item.count, show.ago(item.last_at)) for item in found],
+        empty="Nothing was refused.",
+    )
+
+
 def _span(text: str) -> timedelta:
     found = re.fullmatch(r"(\d{1,5})([mhd])", text)
     if found is None or not int(found[1]):

@@ -141,7 +141,7 @@ def devices(
                 "" if item.until is None else f"{item.until:%Y-%m-%d %H:%M}",
                 "; ".join(item.way),
             )
-            for item in found.devices
+            for item in sorted(found.devices, key=lambda item: item.target)
         ],
         empty=f"No device; {len(found.versions)} versions were trained on it (--json lists them).",
     )
@@ -212,7 +212,7 @@ def graph(server: str | None, json: bool, node: str) -> None:
 @options.server
 @options.as_json
 def rebuild(server: str | None, json: bool) -> None:
-    """Read MLflow again, and make the table of edges anew; nothing that was deployed is forgotten."""
+    """Read MLflow again for the table of edges; nothing that was deployed is forgotten."""
     found = show.client(server).rebuild_lineage()
     if json:
         show.as_json(found)

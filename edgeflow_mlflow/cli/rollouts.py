@@ -8,6 +8,7 @@ import click
 
 from edgeflow_mlflow.api import records
 from edgeflow_mlflow.cli import options, show, waves_shown
+from edgeflow_mlflow.client import Client
 
 _LOOK_EVERY_S = 1.0
 # Exit codes of `watch`, for scripts.
@@ -108,18 +109,21 @@ def watch(
 ) -> None:
     """Follow the newest rollout to its end. Exit code 0: it succeeded; 1: it failed, was aborted, superseded;
     2: it is paused and waits for somebody."""
-    client = show.client(server)
-    deadline = None if timeout is None else time.monotonic() + timeout
-    with waves_shown.Live(as_json=json) as screen:
+    context.exit(follow(show.client(server), deployment, timeout_s=timeout, as_json=json))
+
+
+def follow(client: Client, deployment: str, *, timeout_s: float | None, as_json: bool) -> int:
+    """Show the newest rollout until it has ended or waits for somebody; the exit code."""
+    deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    with waves_shown.Live(as_json=as_json) as screen:
         while True:
             found = client.rollout(deployment)
             screen.update(found)
             if found.state != "running":
-                break
+                return {"succeeded": 0, "paused": _HALTED}.get(found.state, _FAILED)
             if deadline is not None and time.monotonic() >= deadline:
-                context.exit(_TIME_OVER)
+                return _TIME_OVER
             time.sleep(_LOOK_EVERY_S)
-    context.exit({"succeeded": 0, "paused": _HALTED}.get(found.state, _FAILED))
 
 
 @rollouts.command()

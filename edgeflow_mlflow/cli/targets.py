@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from edgeflow_mlflow.cli import options, show
+from edgeflow_mlflow.cli.deployments import show_executions
 
 
 @click.group()
@@ -170,3 +171,32 @@ def delete(server: str | None, target: str) -> None:
     """Forget a device that no deployment holds."""
     show.client(server).delete_target(target)
     click.echo(f"deleted {target}")
+
+
+@targets.command()
+@options.server
+@options.as_json
+@click.argument("target")
+@click.argument("execution_id", required=False)
+def executions(server: str | None, json: bool, target: str, execution_id: str | None) -> None:
+    """What a device was told to do, the newest first; or every report on one of them."""
+    client = show.client(server)
+    if execution_id is None:
+        found = client.executions(target)
+        if json:
+            show.as_json(found)
+        else:
+            show_executions(found)
+        return
+    detail = client.execution(execution_id)
+    if json:
+        show.as_json(detail)
+        return
+    show.table(
+        ("HEARD", "STATE", "REASON", "MESSAGE", "DECISION"),
+        [
+            (f"{item.received_at:%Y-%m-%d %H:%M:%S}", item.state, item.reason, item.message, item.decision)
+            for item in detail.reports
+        ],
+        empty="The device has said nothing of it.",
+    )

@@ -19,7 +19,7 @@ from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.orm import Session
 
 from edgeflow_mlflow import errors
-from edgeflow_mlflow.db import models
+from edgeflow_mlflow.db import label_rows, models
 from edgeflow_mlflow.db.group_commit import GroupCommit
 
 T = TypeVar("T")
@@ -38,6 +38,7 @@ class Database:
     """Sessions over one engine. Safe to share between threads; make one per process."""
 
     def __init__(self, url: str | URL) -> None:
+        label_rows.keep()
         self.url = normalise(url)
         self.engine = _engine(self.url)
         self._write_engine = self.engine.execution_options(**{_WRITE: True})

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import fcntl
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import text
 from sqlalchemy.engine import Connection
 from sqlalchemy.sql.schema import SchemaItem
@@ -42,6 +44,22 @@ def upgrade(database: Database) -> None:
     with database.engine.connect() as connection, _locked(database, connection):
         command.upgrade(alembic_config(connection), "head")
         connection.commit()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Revisions:
+    """Which revision the tables have (empty: none yet), and which this release has."""
+
+    present: str
+    newest: str
+
+
+def revisions(database: Database) -> Revisions:
+    """How far the tables are."""
+    newest = ScriptDirectory.from_config(alembic_config()).get_current_head() or ""
+    with database.engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
+        return Revisions(present=context.get_current_revision() or "", newest=newest)
 
 
 def differences(database: Database) -> list[object]:

@@ -151,6 +151,17 @@ class Target(Base):
     actual_generation: Mapped[int] = mapped_column(BigInteger, default=0)
 
 
+class Label(Base):
+    """A label of a target, to be searched; `Target.labels` is what it has."""
+
+    __tablename__ = PREFIX + "labels"
+    __table_args__ = (Index("ix_edgeflow_labels_target", "target_id"),)
+
+    key: Mapped[str] = mapped_column(ID, primary_key=True)
+    value: Mapped[str] = mapped_column(primary_key=True)
+    target_id: Mapped[str] = mapped_column(ID, primary_key=True)
+
+
 class Credential(Base):
     """A device's own secret, hashed. Two may live for a while during a rotation."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Sequence
 
 from sqlalchemy import select
@@ -12,6 +13,7 @@ from edgeflow_agent.wire import topics
 from edgeflow_mlflow import errors
 from edgeflow_mlflow.db import models
 from edgeflow_mlflow.domain import selectors
+from edgeflow_mlflow.services import labels
 from edgeflow_mlflow.services.state import State
 
 
@@ -110,9 +112,4 @@ def wanted(session: Session, deployment: models.Deployment) -> set[str]:
 def selected(session: Session, selector: str) -> list[str]:
     """The ids of the targets that a selector picks now, in order."""
     requirements = selectors.parse(selector)
-    rows = session.execute(
-        select(models.Target.id, models.Target.labels, models.Target.presence).order_by(models.Target.id)
-    )
-    return [
-        name for name, labels, said in rows if selectors.matches(requirements, selectors.known(labels, said))
-    ]
+    return labels.matching(session, requirements, after="", limit=sys.maxsize)

@@ -4,6 +4,9 @@ that were logged, registered, copied and retrained. It is asked again after MLfl
 from __future__ import annotations
 
 import json
+import os
+import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -67,16 +70,19 @@ client.copy_model_version("models:/grip/2", "copied")
 client.set_registered_model_alias("grip", "champion", "2")
 print(json.dumps(said))
 """
+PAGE = Path(__file__).parents[2] / "docs" / "lineage.md"
 ROBOTS = ("robot-1", "robot-2", "robot-3", "robot-4")
 MODELS = ("models:/grip/2", "models:/grip/3", "models:/copied/1", "models:/grip/4")
 
 
 @pytest.fixture(scope="module")
 def said(server: Server, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("training")
+    (folder / "train.py").write_text(_TRAINING)
     done = subprocess.run(
-        [sys.executable, "-c", _TRAINING],
-        env={**_environment(server)},
-        cwd=tmp_path_factory.mktemp("training"),
+        [sys.executable, "train.py"],
+        env={**_environment(server), "LOGNAME": "ada"},
+        cwd=folder,
         capture_output=True,
         text=True,
         check=False,
@@ -87,8 +93,6 @@ def said(server: Server, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
 
 
 def _environment(server: Server) -> dict[str, str]:
-    import os
-
     return {**os.environ, **server.environment_of_clients(), "MLFLOW_DISABLE_TELEMETRY": "true"}
 
 
@@ -210,6 +214,45 @@ def test_the_same_from_the_command_line(
         environment=server.environment_of_clients(), fails=True,
     )  # fmt: skip
     assert "lineage datasets" in done.stderr
+
+
+def test_the_page_on_lineage_shows_what_these_commands_say(
+    server: Server, said: dict[str, str], robots: dict[str, Agent]
+) -> None:
+    """The outputs in docs/lineage.md are those of this fleet; with WRITE_DOCS=1 they are written."""
+    text = PAGE.read_text(encoding="utf-8")
+    parts = re.split(r"(```console\n.*?```)", text, flags=re.DOTALL)
+    seen = 0
+    for place, part in enumerate(parts):
+        if not part.startswith("```console\n"):
+            continue
+        line, _, shown = part.removeprefix("```console\n").removesuffix("```").partition("\n")
+        words = shlex.split(line.removeprefix("$ "))
+        output = command(*words, environment=server.environment_of_clients()).stdout
+        output = "\n".join(item.rstrip() for item in output.splitlines()).strip("\n")
+        if "WRITE_DOCS" in os.environ:
+            parts[place] = f"```console\n{line}\n{output}\n```"
+        else:
+            assert _same_every_time(output) == _same_every_time(shown), line
+        seen += 1
+    assert seen == 3
+    if "WRITE_DOCS" in os.environ:
+        PAGE.write_text("".join(parts), encoding="utf-8")
+
+
+def _same_every_time(text: str) -> list[list[str]]:
+    """Without what is another in every fleet: ids, digests, times, who ran it, and how wide columns are."""
+    for pattern, name in (
+        (r"m-[0-9a-f]{32}", "<model>"),
+        (r"[0-9a-f]{64}", "<sha256>"),
+        (r"[0-9a-f]{32}", "<id>"),
+        (r"\b[0-9a-f]{16}…?", "<sha256>"),
+        (r"\d{4}-\d\d-\d\d \d\d:\d\d(:\d\d( UTC)?)?", "<time>"),
+        (r"\b(commit|source|user|size_bytes)\b.*", "<figures>"),
+    ):
+        text = re.sub(pattern, name, text)
+    # Figures of the last hour are there or not, as telemetry has come.
+    return sorted(line.split() for line in text.splitlines() if line.strip() and not line.startswith("live"))
 
 
 def test_a_recall_takes_the_models_back(

@@ -60,6 +60,7 @@ def assert_same(one: Verdict, two: Verdict) -> None:
             assert (getattr(mine, name) or 0) == pytest.approx(getattr(its, name) or 0, rel=1e-12, abs=1e-12)
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.data())
 def test_each_of_many_windows_is_judged_as_if_it_were_alone(data: st.DataObject) -> None:
     _, windows = drawn(data)
@@ -75,6 +76,7 @@ def packed_records(windows: list[Sketch]) -> list[Any]:
     return [msgspec.json.decode(text, type=packed.PackedRecord) for text in texts]
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.data())
 def test_records_are_put_together_by_row_as_sketches_are_merged(data: st.DataObject) -> None:
     feature, windows = drawn(data)
@@ -96,6 +98,7 @@ def test_records_are_put_together_by_row_as_sketches_are_merged(data: st.DataObj
             assert getattr(mine, name) == expected
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.data())
 def test_a_pool_of_pools_is_the_pool_of_all(data: st.DataObject) -> None:
     feature, windows = drawn(data)
@@ -140,7 +143,7 @@ def test_who_lies_among_many_is_named_and_nobody_else(lie: dict[str, Any]) -> No
     assert list(problems) == [3]
 
 
-@settings(max_examples=50)
+@settings(deadline=None, max_examples=50)
 @given(st.lists(st.lists(st.integers(0, 2**53), max_size=4), max_size=4))
 def test_lists_of_numbers_are_the_same_in_both_ways(lists: list[list[int]]) -> None:
     plain = [Sparse(gap=tuple(item), count=tuple(item[::-1])) for item in lists]

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from onnx import ModelProto, TensorProto, helper
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 from sklearn.linear_model import LogisticRegression
 
 import edgeflow_mlflow
@@ -22,6 +22,7 @@ from edgeflow_mlflow.api import records
 from tests import harness
 from tests.harness import Agent, Server, deployed, tracking
 
+expect.set_options(timeout=20_000)
 COLUMNS = ["speed", "load", "heat"]
 OFTEN = {
     "EDGEFLOW_DRIFT_EVERY_S": "0.5",

@@ -116,7 +116,8 @@ def test_drift_is_seen_told_and_silenced(world: World, page: Page) -> None:
     confirm(page, "Silence")
     expect(alert).to_contain_text("silenced")
     go(world, page, "alerts?tab=silences")
-    expect(page.locator("tbody tr").first).to_contain_text("alertname=TargetDrift")
+    made = page.locator("tbody tr", has_text='target="robot-01"')
+    expect(made).to_contain_text('alertname="TargetDrift"')
 
 
 def test_a_rule_says_how_often_it_would_have_fired(world: World, page: Page) -> None:

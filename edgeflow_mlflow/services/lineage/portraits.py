@@ -12,9 +12,7 @@ from sqlalchemy.orm import Session
 
 from edgeflow_mlflow.db import models
 from edgeflow_mlflow.domain import timeline
-from edgeflow_mlflow.services import timeline as stored
 from edgeflow_mlflow.services.lineage.tracing import Trace
-from edgeflow_mlflow.services.watched import Whose
 
 _LIVE = timedelta(hours=1)
 _DEVICE = ("agent_version", "onnxruntime_version", "platform")
@@ -139,19 +137,25 @@ def _live(session: Session, trace: Trace) -> dict[str, Any]:
 
 
 def _figures(session: Session, target_id: str, begin: datetime, end: datetime) -> dict[str, Any]:
-    whole = timeline.Range(start=begin, end=end, step_s=max(1, int((end - begin).total_seconds()) + 1))
-    found = stored.points(session, Whose(target=target_id), whole)
-    if not found:
+    window = models.Window
+    rows = session.execute(
+        select(window.requests, window.failed, window.latency_counts).where(
+            window.target_id == target_id, window.end_at > begin, window.end_at <= end
+        )
+    ).all()
+    if not rows:
         return {}
-    point = found[0]
+    requests, failed = sum(row.requests for row in rows), sum(row.failed for row in rows)
+    counted = [row.latency_counts for row in rows if row.latency_counts]
+    counts = [sum(column) for column in zip(*counted, strict=True)]
 
     def milliseconds(share: float) -> float | None:
-        value = timeline.quantile(point.latency_counts, share)
+        value = timeline.quantile(counts, share)
         return None if value is None else round(value * 1000, 3)
 
     return {
-        "requests": point.requests,
-        "error_rate": timeline.ratio(point.failed, point.requests),
+        "requests": requests,
+        "error_rate": timeline.ratio(failed, requests),
         "latency_p50_ms": milliseconds(0.5),
         "latency_p99_ms": milliseconds(0.99),
     }

@@ -19,6 +19,7 @@ branch_labels = None
 depends_on = None
 
 _TABLES = (
+    "edgeflow_labels",
     "edgeflow_recall_targets",
     "edgeflow_recalls",
     "edgeflow_served",
@@ -116,6 +117,14 @@ def upgrade() -> None:
         _text("error"),
         sa.PrimaryKeyConstraint("recall_id", "target_id", name=op.f("pk_edgeflow_recall_targets")),
     )
+    op.create_table(
+        "edgeflow_labels",
+        _id("key"),
+        _words("value"),
+        _id("target_id"),
+        sa.PrimaryKeyConstraint("key", "value", "target_id", name=op.f("pk_edgeflow_labels")),
+    )
+    op.create_index("ix_edgeflow_labels_target", "edgeflow_labels", ["target_id"])
     op.create_index("ix_edgeflow_recall_targets_target", "edgeflow_recall_targets", ["target_id"])
     with op.batch_alter_table("edgeflow_targets", schema=None) as batch_op:
         batch_op.add_column(
@@ -124,6 +133,21 @@ def upgrade() -> None:
         batch_op.create_index("ix_edgeflow_targets_actual", ["actual_digest"], unique=False)
         batch_op.create_index("ix_edgeflow_targets_previous", ["previous_digest"], unique=False)
     _begin_history()
+    _search_labels()
+
+
+def _search_labels() -> None:
+    """The labels that targets have, as rows."""
+    targets = sa.table("edgeflow_targets", sa.column("id"), sa.column("labels", sa.JSON()))
+    labels = sa.table("edgeflow_labels", *(sa.column(name) for name in ("key", "value", "target_id")))
+    connection = op.get_bind()
+    rows = [
+        {"key": key, "value": value, "target_id": target}
+        for target, found in connection.execute(sa.select(targets)).all()
+        for key, value in (found or {}).items()
+    ]
+    if rows:
+        connection.execute(sa.insert(labels), rows)
 
 
 def _begin_history() -> None:
