@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Write docs/cli.md from the commands themselves; with --check, say whether it is up to date."""
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import func, select, tuple_
+from sqlalchemy import and_, func, select
 from sqlalchemy.orm import Session
 
 from edgeflow_agent.wire import documents
@@ -79,13 +79,16 @@ def _newest_executions(session: Session, rows: Sequence[models.Target]) -> dict[
     """The execution of the highest generation of each."""
     execution = models.Execution
     newest = (
-        select(execution.target_id, func.max(execution.generation))
+        select(execution.target_id, func.max(execution.generation).label("generation"))
         .where(execution.target_id.in_([row.id for row in rows]))
         .group_by(execution.target_id)
+        .subquery()
     )
-    keys = [(target, generation) for target, generation in session.execute(newest)]
     found = session.scalars(
-        select(execution).where(tuple_(execution.target_id, execution.generation).in_(keys))
+        select(execution).join(
+            newest,
+            and_(execution.target_id == newest.c.target_id, execution.generation == newest.c.generation),
+        )
     )
     return {row.target_id: row for row in found}
 

@@ -84,9 +84,12 @@ def test_make_without_a_word_prints_the_targets() -> None:
 
 
 def test_scripts_can_be_run_and_say_bash_means_it() -> None:
-    for path in (ROOT / ".ci" / "run", *(ROOT / "scripts").iterdir()):
+    for path in (ROOT / ".ci" / "run", *(item for item in (ROOT / "scripts").iterdir() if item.is_file())):
         text = path.read_text()
         assert os.access(path, os.X_OK), path
+        if path.suffix == ".py":
+            assert text.startswith("#!/usr/bin/env python\n"), path
+            continue
         assert text.startswith("#!/usr/bin/env bash\n"), path
         assert "set -euo pipefail" in text, path
 
