@@ -18,6 +18,8 @@ from edgeflow_mlflow.domain.lineage import Edge
 
 # The SHA-256 of everything in a data set: a tag of the input, or of the run with MLflow's digest behind it.
 CONTENT_TAG = "edgeflow.content"
+# What for, with MLflow's digest and the context behind it.
+USED_TAG = "edgeflow.used"
 # What a run began its training with, as a model URI, where `mlflow.log_inputs(models=…)` was not used.
 STARTED_FROM_TAG = "edgeflow.started_from"
 _MAX_NODES = 500
@@ -88,7 +90,8 @@ class Ancestry:
 
         for item in dataset_facts(found):
             self.datasets.setdefault(item["id"], item)
-            yield edge(lineage.dataset(item["id"]), lineage.USED, item["context"][:256])
+            for context in {item["context"], *_contexts(found, item["digest"])}:
+                yield edge(lineage.dataset(item["id"]), lineage.USED, context[:256])
         own = {item.model_id for item in getattr(found.outputs, "model_outputs", None) or ()}
         for item in getattr(found.inputs, "model_inputs", None) or ():
             # A run that tests its own model does not descend from it.
@@ -105,6 +108,17 @@ class Ancestry:
             self.gaps.append(
                 {"what": node, "why": f"its tag {STARTED_FROM_TAG} is no models:/NAME/VERSION: {uri[:200]}"}
             )
+
+
+def _contexts(run: Any, digest: str) -> list[str]:
+    """What else a run used a data set for: MLflow keeps the first context only."""
+    prefix = f"{USED_TAG}.{digest}."
+    return [key.removeprefix(prefix) for key in run.data.tags if key.startswith(prefix)]
+
+
+def _storable(text: str | None) -> str:
+    """PostgreSQL takes everything but this one character."""
+    return (text or "").replace("\0", "\ufffd")
 
 
 def run_facts(run: Any) -> dict[str, Any]:
@@ -148,17 +162,18 @@ def dataset_facts(run: Any) -> list[dict[str, str]]:
     found = []
     for entry in getattr(run.inputs, "dataset_inputs", None) or ():
         tags = {tag.key: tag.value for tag in entry.tags}
-        name, digest = entry.dataset.name, entry.dataset.digest
-        content = tags.get(CONTENT_TAG) or run.data.tags.get(f"{CONTENT_TAG}.{digest}", "")
+        name, digest = _storable(entry.dataset.name), _storable(entry.dataset.digest)
+        # The run's own tag comes first: MLflow drops the tags of an input that it has already.
+        content = run.data.tags.get(f"{CONTENT_TAG}.{digest}") or tags.get(CONTENT_TAG, "")
         found.append(
             {
                 "id": lineage.dataset_id(name, digest, content),
                 "name": name,
                 "digest": digest,
                 "content": content,
-                "source_type": entry.dataset.source_type,
-                "source": entry.dataset.source,
-                "context": tags.get("mlflow.data.context", ""),
+                "source_type": _storable(entry.dataset.source_type),
+                "source": _storable(entry.dataset.source),
+                "context": _storable(tags.get("mlflow.data.context", "")),
             }
         )
     return found

@@ -228,7 +228,7 @@ class Catalog:
         """Where a model comes from, as plain data to keep: run, logged model, every data set that it depends
         on, the edges between them, and gaps by name."""
         found = Ancestry(self.tracking, self.registry)
-        root = self._node(model)
+        root = self.node(model)
         found.climb(root)
         gaps = found.gaps
         result: dict[str, Any] = {
@@ -259,7 +259,8 @@ class Catalog:
         return result
 
     @staticmethod
-    def _node(model: Model) -> str:
+    def node(model: Model) -> str:
+        """Where a model stands in the graph of lineage."""
         if model.is_registered:
             return lineage.version(model.name, model.version)
         return lineage.logged(model.model_id) if model.model_id else lineage.run(model.run_id)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edgeflow_mlflow import dataset_identity, errors
-from edgeflow_mlflow.ancestry import CONTENT_TAG, STARTED_FROM_TAG
+from edgeflow_mlflow.ancestry import CONTENT_TAG, STARTED_FROM_TAG, USED_TAG
+
+# What MLflow takes in the name of a tag.
+_CONTEXT = re.compile(r"[A-Za-z0-9 _.-]{1,64}")
 
 
 def log_dataset(
@@ -30,7 +34,15 @@ def log_dataset(
 
     content = dataset_identity.content_sha256(data)
     dataset = _dataset(data, name=name, source=source, targets=targets, content=content)
+    if not _CONTEXT.fullmatch(context):
+        raise errors.InvalidError(
+            f"{context!r} cannot be a context: use letters, digits, '-', '_', '.' and blanks"
+        )
     mlflow.log_input(dataset, context=context, tags={**(tags or {}), CONTENT_TAG: content})
+    # Also with the run: MLflow drops the tags and the context of an input that it has already.
+    mlflow.set_tags(
+        {f"{CONTENT_TAG}.{dataset.digest}": content, f"{USED_TAG}.{dataset.digest}.{context}": "true"}
+    )
     return content
 
 
@@ -65,20 +77,22 @@ def _dataset(data: Any, *, name: str, source: str | None, targets: str | None, c
     from mlflow.data.code_dataset_source import CodeDatasetSource
     from mlflow.data.meta_dataset import MetaDataset
 
+    digest = content[:16]  # MLflow's own would be the same for another row 10,001
+
     if isinstance(data, str | Path):
         return MetaDataset(
             source=mlflow.data.dataset_source_registry.resolve_dataset_source(source or str(data)),
             name=name,
-            digest=content[:8],
+            digest=digest,
         )
     if isinstance(data, np.ndarray | dict):
-        return mlflow.data.from_numpy(data, source=source, name=name)
+        return mlflow.data.from_numpy(data, source=source, name=name, digest=digest)
     if type(data).__module__.partition(".")[0] == "pandas":
         frame = data.to_frame() if not hasattr(data, "columns") else data
-        return mlflow.data.from_pandas(frame, source=source, targets=targets, name=name)
+        return mlflow.data.from_pandas(frame, source=source, targets=targets, name=name, digest=digest)
     origin = (
         mlflow.data.dataset_source_registry.resolve_dataset_source(source)
         if source
         else CodeDatasetSource(tags={})
     )
-    return MetaDataset(source=origin, name=name, digest=content[:8])
+    return MetaDataset(source=origin, name=name, digest=digest)

@@ -8,9 +8,9 @@ import msgspec
 from sqlalchemy import func, select
 
 from edgeflow_agent.wire import documents
-from edgeflow_mlflow import catalog, errors
+from edgeflow_mlflow import errors
 from edgeflow_mlflow.api import lineage_views, records, views
-from edgeflow_mlflow.api.publishing import publish_model
+from edgeflow_mlflow.api.publishing import publish_for
 from edgeflow_mlflow.api.routing import Call, Policy, Route
 from edgeflow_mlflow.api.targets import page_number
 from edgeflow_mlflow.db import models
@@ -19,17 +19,6 @@ from edgeflow_mlflow.services import declared, deploy, revisions, strategy
 
 def _where(place: records.Place) -> deploy.Where:
     return deploy.Where(targets=tuple(place.targets), fleet=place.fleet, selector=place.selector)
-
-
-def _publish(call: Call, uri: str) -> tuple[models.Bundle, str]:
-    def check(model: catalog.Model) -> None:
-        if model.is_registered:
-            if not call.sees_model(model.name):
-                raise errors.ForbiddenError(f"you may not read model {model.name!r}")
-        elif not call.sees_experiment(call.catalog.experiment_of(model)):
-            raise errors.ForbiddenError(f"you may not read the experiment of {uri!r}")
-
-    return publish_model(call.state, call.catalog, uri, check=check)
 
 
 def _settings(body: records.DeploymentCreate | records.DeploymentChange) -> dict[str, dict[str, Any]]:
@@ -48,7 +37,7 @@ def create(call: Call) -> records.DeploymentView:
     with call.state.database.read() as session:
         if deploy.find(session, body.name) is not None:  # say so before copying a model
             raise errors.ConflictError(f"deployment {body.name!r} exists already; update or delete it")
-    bundle, alias = _publish(call, body.model_uri)
+    bundle, alias = publish_for(call, body.model_uri)
     deploy.create(
         call.state,
         body.name,
@@ -76,7 +65,7 @@ def change(call: Call) -> records.DeploymentView:
         deploy.get(session, name)  # say so before copying a model
     what = None
     if body.model_uri is not None:
-        bundle, alias = _publish(call, body.model_uri)
+        bundle, alias = publish_for(call, body.model_uri)
         what = revisions.What(
             bundle_id=bundle.id, model_uri=body.model_uri, alias=alias if body.follow_alias else ""
         )
@@ -144,7 +133,7 @@ def show(call: Call) -> records.DeploymentDetail:
             deployment=views.deployment(session, row),
             executions=views.executions(session, found),
             interface=documents.from_builtins(documents.Interface, bundle.interface),
-            lineage=lineage_views.frozen(call, bundle),
+            lineage=lineage_views.frozen(call, bundle.lineage),
             steps=declared.steps_before(call.state, bundle),
         )
 

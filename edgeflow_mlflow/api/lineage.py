@@ -58,8 +58,8 @@ def show_model(call: Call) -> records.ModelDetail:
     registry = call.catalog.registry()
     try:
         row = registry.get_registered_model(name)
-        quoted = name.replace("'", "''")
-        versions = registry.search_model_versions(f"name='{quoted}'", max_results=500)
+        quote = '"' if "'" in name else "'"  # MLflow knows no escape
+        versions = registry.search_model_versions(f"name={quote}{name}{quote}", max_results=500)
     except MlflowException as error:
         raise _missing(f"registered model {name!r}", error) from error
     by_version: dict[str, list[str]] = {}

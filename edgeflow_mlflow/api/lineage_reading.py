@@ -43,8 +43,8 @@ def note(state: State, catalog: Catalog, model: Model) -> bool:
 
 
 def rebuild(state: State, catalog: Catalog, *, is_model: Callable[[Any], bool] = lambda row: True) -> Rebuilt:
-    """Make the edge table anew: what MLflow has now, and what was frozen when models were deployed, also of
-    runs and versions that are gone. `is_model` leaves out what the registry keeps besides models."""
+    """Fill the edge table, from nothing if need be: what MLflow has now, and what was frozen when models were
+    deployed, also of runs and versions that are gone. `is_model` leaves out what is no model."""
     found: dict[Edge, None] = {}
     datasets: dict[str, dict[str, str]] = {}
     problems: list[str] = []
@@ -66,7 +66,8 @@ def rebuild(state: State, catalog: Catalog, *, is_model: Callable[[Any], bool] =
         take(facts)
     with state.database.write() as session:
         edges.add_datasets(session, datasets.values(), state.now())
-        edges.replace(session, found)
+        # What is there stays: it was noted while this was read, or MLflow did not answer for it this time.
+        edges.add_edges(session, found)
         session.merge(models.Fact(name=_BUILT, value=state.now().isoformat()))
     return Rebuilt(versions=versions, bundles=len(frozen), edges=len(found), problems=tuple(problems[:100]))
 

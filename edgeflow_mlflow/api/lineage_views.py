@@ -20,23 +20,33 @@ _DIRECT = frozenset({lineage.USED, lineage.LOGGED_BY, lineage.MADE_BY, lineage.R
 
 
 def sees(call: Call, edge: Edge) -> bool:
-    """Whether the caller may see an edge: that of a run or a logged model belongs to an experiment."""
-    return not edge.experiment_id or call.sees_experiment(edge.experiment_id)
+    """Whether the caller may see an edge: a run and a logged model belong to an experiment, a version to its
+    model."""
+    if edge.experiment_id and not call.sees_experiment(edge.experiment_id):
+        return False
+    versions = (node for node in (edge.child, edge.parent) if lineage.kind_of(node) == "version")
+    return all(call.sees_model(lineage.name_and_version(node)[0]) for node in versions)
 
 
-def frozen(call: Call, bundle: models.Bundle) -> dict[str, Any]:
-    """Where a bundle comes from, as far as the caller may see it."""
-    found = bundle.lineage
+def frozen(call: Call, found: Mapping[str, Any]) -> dict[str, Any]:
+    """Where a model comes from, as far as the caller may see it."""
     experiment = (found.get("run") or found.get("logged_model") or {}).get("experiment_id")
-    if experiment is None or call.sees_experiment(experiment):
-        return found
-    hidden = {"what": "run", "why": "you may not read its experiment"}
-    return {"run": None, "datasets": [], "logged_model": None, "gaps": [hidden], "edges": []}
+    if experiment is not None and not call.sees_experiment(experiment):
+        hidden = {"what": "run", "why": "you may not read its experiment"}
+        parts = {name: found[name] for name in ("graph", "environment") if name in found}
+        return {"run": None, "datasets": [], "logged_model": None, "gaps": [hidden], "edges": [], **parts}
+    edges = lineage.from_rows(found.get("edges", ()))
+    seen = [edge for edge in edges if sees(call, edge)]
+    if len(seen) == len(edges):
+        return dict(found)
+    known = {lineage.key_of(edge.parent) for edge in seen if edge.how == lineage.USED}
+    kept = [item for item in found.get("datasets", ()) if item.get("id") in known]
+    return {**found, "edges": lineage.as_rows(seen), "datasets": kept}
 
 
 def facts(call: Call, bundle: models.Bundle) -> records.ModelFactsView:
     """A bundle with its lineage."""
-    found = frozen(call, bundle)
+    found = frozen(call, bundle.lineage)
     gaps = [records.Gap(what=item["what"], why=item["why"]) for item in found.get("gaps", ())]
     if not bundle.baseline_sha256:
         gaps.append(

@@ -6,8 +6,8 @@ import tempfile
 from pathlib import Path
 
 from edgeflow_agent.wire import documents
-from edgeflow_mlflow import errors
 from edgeflow_mlflow.api import lineage_views
+from edgeflow_mlflow.api.publishing import check_seen
 from edgeflow_mlflow.api.routing import Call
 from edgeflow_mlflow.services import leftovers, publish
 from edgeflow_mlflow.services.lineage import portraits
@@ -17,10 +17,7 @@ from edgeflow_mlflow.services.lineage.portraits import ModelFacts
 def read(call: Call, uri: str) -> ModelFacts:
     """The facts of a model version, deployed or not; raise UnprocessableError when it is no ONNX model."""
     model = call.catalog.resolve(uri)
-    if model.is_registered and not call.sees_model(model.name):
-        raise errors.ForbiddenError(f"you may not read model {model.name!r}")
-    if not model.is_registered and not call.sees_experiment(call.catalog.experiment_of(model)):
-        raise errors.ForbiddenError(f"you may not read the experiment of {uri}")
+    check_seen(call, model, uri)
     origin = publish.Origin(
         name=model.name,
         version=model.version,
@@ -30,7 +27,7 @@ def read(call: Call, uri: str) -> ModelFacts:
     )
     bundle = publish.known(call.state, origin)
     if bundle is not None:
-        bundle.lineage = lineage_views.frozen(call, bundle)
+        bundle.lineage = lineage_views.frozen(call, bundle.lineage)
         return portraits.facts_of(bundle)
     data = call.state.config["server.data_dir"]
     with tempfile.TemporaryDirectory(dir=data, prefix=leftovers.CHECKING) as name:
@@ -50,5 +47,5 @@ def read(call: Call, uri: str) -> ModelFacts:
             "columns": list(described.columns),
             "labels": list(described.labels),
         },
-        lineage={**call.catalog.lineage(model), **facts},
+        lineage=lineage_views.frozen(call, {**call.catalog.lineage(model), **facts}),
     )

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from edgeflow_mlflow import errors
+from edgeflow_mlflow.api.routing import Call
 from edgeflow_mlflow.catalog import Catalog, Model
 from edgeflow_mlflow.db import models
 from edgeflow_mlflow.services import publish
@@ -56,6 +57,20 @@ def publish_model(
             lineage=catalog.lineage(model),
         )
     return bundle, model.alias
+
+
+def publish_for(call: Call, uri: str) -> tuple[models.Bundle, str]:
+    """The same for somebody who asks; raise ForbiddenError when they may not have the model."""
+    return publish_model(call.state, call.catalog, uri, check=lambda model: check_seen(call, model, uri))
+
+
+def check_seen(call: Call, model: Model, uri: str) -> None:
+    """Raise ForbiddenError when the caller may not read a model."""
+    if model.is_registered:
+        if not call.sees_model(model.name):
+            raise errors.ForbiddenError(f"you may not read model {model.name!r}")
+    elif not call.sees_experiment(call.catalog.experiment_of(model)):
+        raise errors.ForbiddenError(f"you may not read the experiment of {uri!r}")
 
 
 def restore(state: State, catalog: Catalog, bundle: models.Bundle) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from edgeflow_mlflow import errors
 from edgeflow_mlflow.api import lineage_views, recall_page, records, tracing, views
-from edgeflow_mlflow.api.publishing import publish_model
+from edgeflow_mlflow.api.publishing import check_seen, publish_for
 from edgeflow_mlflow.api.routing import Call, Policy, Raw, Route
 from edgeflow_mlflow.api.targets import page_number
 from edgeflow_mlflow.db import models
@@ -67,19 +67,28 @@ def _plan(call: Call, body: records.RecallPlanRequest) -> recall_plan.Plan:
         chosen = tracing.chosen(
             call, session, name=body.name, digest=body.digest, content=body.content, dataset=body.dataset
         )
-        reach = lineage_tracing.reach(session, chosen, any_use=body.any_use)
-        concerned = recall_plan.models_concerned(session, reach)
-    alternatives = {name: _alternative(call, reach, name, body) for name in sorted(concerned)}
+        ids = [item.id for item in chosen]
+    return _plan_for(call, ids, any_use=body.any_use, go_to=dict(body.go_to))
+
+
+def _plan_for(
+    call: Call, dataset_ids: Sequence[str], *, any_use: bool, go_to: dict[str, str]
+) -> recall_plan.Plan:
     with call.state.database.read() as session:
-        return recall_plan.plan(session, reach, any_use=body.any_use, alternatives=alternatives)
+        chosen = list(edges.datasets_by_id(session, dataset_ids).values())
+        reach = lineage_tracing.reach(session, chosen, any_use=any_use)
+        concerned = recall_plan.models_concerned(session, reach)
+    alternatives = {name: _alternative(call, reach, name, go_to.get(name, "")) for name in sorted(concerned)}
+    with call.state.database.read() as session:
+        return recall_plan.plan(session, reach, any_use=any_use, alternatives=alternatives)
 
 
-def _alternative(call: Call, reach: lineage_tracing.Reach, name: str, body: records.RecallPlanRequest) -> str:
+def _alternative(call: Call, reach: lineage_tracing.Reach, name: str, uri: str) -> str:
     """What devices of a model go to: what was asked for, else the newest clean version."""
-    if name in body.go_to:
-        uri = body.go_to[name]
+    if uri:
         model = call.catalog.resolve(uri)
-        if lineage.version(model.name, model.version) in reach.found:
+        check_seen(call, model, uri)
+        if call.catalog.node(model) in reach.found:
             raise errors.InvalidError(f"{uri} was trained on the data set too: name another version")
         return f"models:/{model.name}/{model.version}" if model.is_registered else uri
     with call.state.database.read() as session:
@@ -99,14 +108,16 @@ def _alternative(call: Call, reach: lineage_tracing.Reach, name: str, body: reco
             for version, bundle in published.items()
             if bundle.id in reach.bundles or recalled.holding(session, bundle) is not None
         }
-    quoted = name.replace("'", "''")
+    quote = '"' if "'" in name else "'"  # MLflow knows no escape
     candidates = [
         Candidate(
             number=int(row.version),
             is_tainted=lineage.version(name, str(row.version)) in reach.found or str(row.version) in held,
             is_deployable=str(row.version) in published or str(row.version) in deployable,
         )
-        for row in call.catalog.registry().search_model_versions(f"name='{quoted}'", max_results=500)
+        for row in call.catalog.registry().search_model_versions(
+            f"name={quote}{name}{quote}", max_results=500
+        )
     ]
     newest = recalls.newest_clean(candidates)
     return "" if newest is None else f"models:/{name}/{newest}"
@@ -116,7 +127,7 @@ def create(call: Call) -> records.RecallDetail:
     """Recall a data set: hold its models back, and begin the rollouts."""
     body: records.RecallCreate = call.body
     recall = recalling.begin(call.state, _plan(call, body), why=body.why, actor=call.actor.name)
-    _carry_out(call, recall)
+    _carry_out(call, recall, dict(body.go_to))
     return _detail(call, recall.id)
 
 
@@ -126,21 +137,26 @@ def resume(call: Call) -> records.RecallDetail:
         recall = recalling.get(session, call.path["recall_id"])
     if recall.lifted_at is not None:
         raise errors.ConflictError(f"recall {recall.id} was lifted; begin another one")
-    _carry_out(call, recall)
+    _carry_out(call, recall, {name: uri for name, uri in recall.plan["alternatives"].items() if uri})
     return _detail(call, recall.id)
 
 
-def _carry_out(call: Call, recall: models.Recall) -> None:
-    """Each deployment by itself: one that cannot be helped does not keep the others from it."""
+def _carry_out(call: Call, recall: models.Recall, go_to: dict[str, str]) -> None:
+    """Each deployment by itself: one that cannot be helped does not keep the others from it. What is to be
+    done is found out anew: somebody may have deployed meanwhile."""
     actor = call.actor.name
-    for part in recalling.parts(call.state, recall.id):
+    found = _plan_for(call, recall.datasets, any_use=recall.any_use, go_to=go_to)
+    recalling.adopt(call.state, recall.id, found)
+    for part in recalling.parts(found):
         moving = part.by_remedy.get(Remedy.ROLL_OUT, ())
         try:
             if moving:
-                bundle, _ = publish_model(call.state, call.catalog, part.goes_to)
+                bundle, _ = publish_for(call, part.goes_to)
                 what = revisions.What(bundle_id=bundle.id, model_uri=part.goes_to)
                 recalling.roll_out(call.state, recall, part.deployment_id, what, actor=actor)
-            recalling.clear(call.state, part.deployment_id, part.by_remedy.get(Remedy.CLEAR, ()))
+            lagging = [*part.by_remedy.get(Remedy.CLEAR, ()), *part.by_remedy.get(Remedy.FOLLOWS, ())]
+            if lagging:
+                recalling.clear(call.state, part.deployment_id, lagging)
             recalling.hold(call.state, recall, part.by_remedy.get(Remedy.HOLD, ()), actor=actor)
         except errors.ServerError as error:
             logger.warning("recall %s cannot help deployment %s: %s", recall.id, part.deployment_id, error)

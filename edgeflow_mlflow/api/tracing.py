@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 
 from sqlalchemy.orm import Session
 
@@ -45,7 +45,10 @@ def history(call: Call) -> records.ServedList:
 def _aware(moment: datetime | None) -> datetime | None:
     if moment is not None and moment.tzinfo is None:
         raise errors.InvalidError("a moment needs a time zone: write it as 2026-03-03T12:00:00Z")
-    return moment
+    try:
+        return None if moment is None else moment.astimezone(UTC)
+    except OverflowError as error:
+        raise errors.InvalidError("that moment is outside the calendar") from error
 
 
 def devices(call: Call) -> records.DatasetReach:
@@ -91,6 +94,10 @@ def chosen(
             "/api/v1/datasets lists them"
         )
     found = edges.find_datasets(session, name=name, digest=digest, content=content, dataset_id=dataset)
+    if len(found) > edges.MOST_DATASETS:
+        raise errors.InvalidError(
+            f"over {edges.MOST_DATASETS} versions of data sets fit: say its digest or its content too"
+        )
     return visible(call, session, found)
 
 
@@ -200,7 +207,7 @@ def _portrait(call: Call, side: str) -> differences.Portrait:
     with call.state.database.read() as session:
         found = tracing.of_target(session, target, moment, call.state.now())
         if found.bundle is not None:
-            found.bundle.lineage = lineage_views.frozen(call, found.bundle)
+            found.bundle.lineage = lineage_views.frozen(call, found.bundle.lineage)
         sections = portraits.of_device(session, found)
         session.rollback()
     if not sections:

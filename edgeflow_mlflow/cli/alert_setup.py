@@ -127,5 +127,5 @@ def _read(kind: Any, path: Path | None) -> Any:
         if path.suffix == ".toml":
             return typed.convert(kind, msgspec.toml.decode(content))
         return typed.read(kind, content)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise click.UsageError(f"{path}: {error}") from error

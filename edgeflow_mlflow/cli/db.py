@@ -59,11 +59,17 @@ def upgrade(backend_store_uri: str, config_file: str | None) -> None:
 
 
 def _open(backend: str, config_file: str | None) -> Database:
+    from sqlalchemy.exc import SQLAlchemyError
+
     from edgeflow_mlflow.db.engine import Database
     from edgeflow_mlflow.services import opening
 
     try:
         settings = opening.resolve(config.load(file=config_file), backend)
-        return Database(settings["server.database_url"])
+        database = Database(settings["server.database_url"])
+        with database.engine.connect():
+            return database
     except errors.SettingError as error:
         raise click.ClickException(str(error)) from error
+    except SQLAlchemyError as error:
+        raise click.ClickException(f"the database cannot be opened: {error}") from error

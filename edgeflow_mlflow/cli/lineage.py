@@ -212,7 +212,7 @@ def graph(server: str | None, json: bool, node: str) -> None:
 @options.server
 @options.as_json
 def rebuild(server: str | None, json: bool) -> None:
-    """Read MLflow again for the table of edges; nothing that was deployed is forgotten."""
+    """Read MLflow again for the table of edges; nothing is forgotten."""
     found = show.client(server).rebuild_lineage()
     if json:
         show.as_json(found)

@@ -107,7 +107,10 @@ def thresholds(
     """From when on a version counts as drifted; with --limit, set that anew."""
     client = show.client(server)
     if limits or min_samples is not None or reset:
-        given = {key: float(value) if value else None for key, value in options.pairs(limits).items()}
+        try:
+            given = {key: float(value) if value else None for key, value in options.pairs(limits).items()}
+        except ValueError as error:
+            raise click.BadParameter(f"a limit is a number: {error}", param_hint="--limit") from error
         body = records.ThresholdsChange(limits=given)
         if min_samples is not None:
             body = records.ThresholdsChange(limits=given, min_samples=min_samples)

@@ -38,11 +38,13 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, empty: str) 
         click.echo(empty)
         return
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
+    from rich.text import Text
 
-    shown = Table(*columns, box=None, header_style="bold", pad_edge=False)
+    # Text, not words: what devices and people wrote may look like markup.
+    shown = Table(*(Column(Text(name)) for name in columns), box=None, header_style="bold", pad_edge=False)
     for row in rows:
-        shown.add_row(*(("" if cell is None else str(cell)) for cell in row))
+        shown.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
     console = Console()
     if not console.is_terminal:  # a pipe: do not cut lines
         console = Console(width=240)

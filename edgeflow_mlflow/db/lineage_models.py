@@ -81,7 +81,9 @@ class Recall(Base):
     datasets: Mapped[list[Any]]
     any_use: Mapped[bool] = mapped_column(Boolean, default=False)
     why: Mapped[str] = mapped_column(Text)
-    # What was found at the moment of the decision: versions with the way from the data set, and devices.
+    # Of every bundle that was made from the data: digest -> the model's name.
+    digests: Mapped[dict[str, Any]]
+    # What was found at the moment of the decision: data sets, versions with the way to each, where to go.
     plan: Mapped[dict[str, Any]]
     created_at: Mapped[datetime]
     created_by: Mapped[str]

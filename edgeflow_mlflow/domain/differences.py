@@ -59,7 +59,7 @@ def compare(left: Portrait, right: Portrait) -> list[Section]:
                 differences=tuple(
                     Difference(name=key, left=one.get(key), right=other.get(key)) for key in differing
                 ),
-                same={key: one[key] for key in keys if key not in differing},
+                same={key: one.get(key) for key in keys if key not in differing},
             )
         )
     return sorted(sections, key=lambda section: not section.differences)

@@ -11,6 +11,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from edgeflow_mlflow import errors
+
 # How the child was made from the parent.
 USED = "used"  # a run, a data set
 LOGGED_BY = "logged by"  # a logged model, its run
@@ -94,7 +96,11 @@ def descend(
     reached (None for a root). Safe in a graph with cycles."""
     found: dict[str, Edge | None] = dict.fromkeys(roots)
     frontier: Collection[str] = list(found)
-    while frontier and len(found) < MAX_NODES:
+    while frontier:
+        if len(found) > MAX_NODES:
+            raise errors.InvalidError(
+                f"over {MAX_NODES} things were made from it: say more closely what is meant"
+            )
         following: list[str] = []
         for edge in sorted(children(frontier), key=lambda edge: (edge.parent, edge.child, edge.how)):
             if edge.child not in found and (any_use or is_learned_from(edge)):

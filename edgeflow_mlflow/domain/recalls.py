@@ -73,8 +73,8 @@ def status(stand: Stand | None, *, decided: Remedy, is_online: bool, is_held: bo
         return Status.UNMANAGED
     if error:
         return Status.FAILED
-    if decided is Remedy.HOLD and is_held:
-        return Status.HELD
+    if is_held and (stand.serves or stand.wanted):
+        return Status.HELD  # nothing comes to it until it is released
     return Status.UNDER_WAY if is_online else Status.OFFLINE
 
 

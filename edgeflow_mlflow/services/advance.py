@@ -24,6 +24,7 @@ from edgeflow_mlflow.domain.rollouts import (
     WaveState,
 )
 from edgeflow_mlflow.services import audit, counting, desired, revisions
+from edgeflow_mlflow.services.lineage import recalled
 from edgeflow_mlflow.services.state import State
 
 logger = logging.getLogger(__name__)
@@ -61,6 +62,7 @@ def advance(
 ) -> models.Rollout:
     """Take the steps that can be taken now. The caller has locked the deployment. The rollout that is then
     the deployment's: another one when a gate has brought an earlier version back."""
+    _stop_recalled(state, session, rollout)
     for _ in range(most):
         session.flush()
         decision = _decide(state, session, rollout)
@@ -73,6 +75,27 @@ def advance(
             break
         rollout = _apply(state, session, rollout, wave, decision)
     return rollout
+
+
+def _stop_recalled(state: State, session: Session, rollout: models.Rollout) -> None:
+    """Pause a rollout whose model a recall holds back: nobody else gets it."""
+    if rollouts.State(rollout.state) is not rollouts.State.RUNNING:
+        return
+    recall = recalled.holding(session, session.get_one(models.Bundle, rollout.bundle_id))
+    if recall is None:
+        return
+    rollout.state = rollouts.after(rollouts.State.RUNNING, Event.PAUSE).value
+    rollout.why = f"recall {recall.id} holds its model back: {recall.why}"
+    deployment = session.get_one(models.Deployment, rollout.deployment_id)
+    audit.note(
+        state,
+        session,
+        actor=audit.EDGEFLOW,
+        action="rollout.pause",
+        subject=deployment.name,
+        rollout=rollout.number,
+        why=rollout.why,
+    )
 
 
 def _decide(state: State, session: Session, rollout: models.Rollout) -> Decision:
@@ -180,12 +203,16 @@ def _give(
 
 
 def assign(state: State, session: Session, rollout: models.Rollout, targets: Sequence[models.Target]) -> None:
-    """Give these members, which the caller has locked, the model of the rollout."""
+    """Give these members, which the caller has locked, the model of the rollout; nothing while a recall holds
+    that back."""
+    bundle = session.get_one(models.Bundle, rollout.bundle_id)
+    if recalled.holding(session, bundle) is not None:
+        return
     before = {target.id: target.rollout_id for target in targets}
     work = desired.Assignment(
         deployment=session.get_one(models.Deployment, rollout.deployment_id),
         rollout=rollout,
-        bundle=session.get_one(models.Bundle, rollout.bundle_id),
+        bundle=bundle,
     )
     executions = desired.assign(state, session, targets, work)
     found = session.scalars(

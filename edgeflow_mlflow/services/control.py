@@ -16,6 +16,7 @@ from edgeflow_mlflow.domain import rollouts
 from edgeflow_mlflow.domain.rollouts import Event, State, WaveState
 from edgeflow_mlflow.services import advance, audit, deploy, desired, fleets, revisions
 from edgeflow_mlflow.services import state as services
+from edgeflow_mlflow.services.lineage import recalled
 
 
 class Abort(enum.StrEnum):
@@ -211,6 +212,10 @@ def _take_back(
         _offer_again(state, session, deployment, before_id, locked)
 
 
+def _is_recalled(session: Session, rollout: models.Rollout) -> bool:
+    return recalled.holding(session, session.get_one(models.Bundle, rollout.bundle_id)) is not None
+
+
 def _offer_again(
     state: services.State,
     session: Session,
@@ -220,7 +225,9 @@ def _offer_again(
 ) -> None:
     before = session.get(models.Rollout, before_id) if before_id else None
     # A model that another deployment brought is not this one's to give, but the device may keep it.
-    is_own = before is not None and before.deployment_id == deployment.id
+    is_own = (
+        before is not None and before.deployment_id == deployment.id and not _is_recalled(session, before)
+    )
     present = session.get_one(models.Rollout, deployment.rollout_id)
     rollout = before if before is not None and is_own else present
     work = desired.Assignment(

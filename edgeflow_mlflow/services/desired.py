@@ -26,6 +26,8 @@ from edgeflow_mlflow.services.state import State
 # How deployments and rollouts are locked: who adds an execution, which refers to them, need not wait.
 # With the plain lock a device that comes back and the hub's look at its rollout would wait for each other.
 LOCK: Any = {"key_share": True}
+# A statement takes 32,766 values in SQLite, and 65,535 in PostgreSQL.
+_LOCKED_AT_ONCE = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,15 +91,18 @@ def lock(session: Session, ids: Iterable[str]) -> list[models.Target]:
 
     Always in the same order, so that two changes never wait for each other's rows.
     """
-    return list(
-        session.scalars(
+    wanted = sorted(set(ids))
+    return [
+        row
+        for start in range(0, len(wanted), _LOCKED_AT_ONCE)
+        for row in session.scalars(
             select(models.Target)
-            .where(models.Target.id.in_(set(ids)))
+            .where(models.Target.id.in_(wanted[start : start + _LOCKED_AT_ONCE]))
             .order_by(models.Target.id)
             .with_for_update()
             .execution_options(populate_existing=True)
         )
-    )
+    ]
 
 
 def supersede(state: State, session: Session, target_ids: Collection[str], why: str) -> None:

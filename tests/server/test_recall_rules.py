@@ -7,11 +7,12 @@ import itertools
 import pytest
 
 from edgeflow_mlflow import errors
+from edgeflow_mlflow.cli import show
 from edgeflow_mlflow.db import models
-from edgeflow_mlflow.domain import lineage, recalls
+from edgeflow_mlflow.domain import differences, lineage, recalls
 from edgeflow_mlflow.domain.lineage import Edge
 from edgeflow_mlflow.domain.recalls import Candidate, Remedy, Stand, Status
-from edgeflow_mlflow.services import deploy, revisions
+from edgeflow_mlflow.services import advance, control, deploy, revisions
 from edgeflow_mlflow.services.lineage import edges, recall_plan, recall_progress, recalling, tracing
 from edgeflow_mlflow.services.state import State
 from tests.server.conftest import add_bundle, add_target
@@ -130,10 +131,92 @@ def test_a_device_that_was_deleted_is_gone_and_one_that_comes_late_is_found(stat
     with state.database.write() as session:
         session.delete(session.get_one(models.Target, "one"))
         late = session.get_one(models.Target, "two")
-        late.actual_digest = next(iter(recall.plan["digests"]))
+        late.actual_digest = next(iter(recall.digests))
     with state.database.read() as session:
         found = recall_progress.of(state, session, session.get_one(models.Recall, recall.id))
     assert {item.target.target_id: item.status for item in found} == {
         "one": Status.GONE,
         "two": Status.OFFLINE,
     }
+
+
+def _wanted(state: State, target: str) -> str:
+    """The bundle that a target is to serve."""
+    with state.database.read() as session:
+        row = session.get_one(models.Target, target)
+        if row.rollout_id is None:
+            return ""
+        return session.get_one(models.Rollout, row.rollout_id).bundle_id
+
+
+def test_who_joins_or_is_given_back_gets_nothing_that_is_recalled(state: State) -> None:
+    bad = _dataset(state)
+    _trained(state, "2", bad)
+    _trained(state, "1", _dataset(state, "good"))
+    for name in ("one", "two"):
+        add_target(state, name)
+    deployment = _deploy(state, "2", "one")
+    recall = recalling.begin(state, _plan(state, bad), why="bad", actor="me")
+    deploy.update(state, "iris", deploy.Change(where=deploy.Where(targets=("one", "two"))), actor="x")
+    assert _wanted(state, "two") == "", "a late joiner"
+    assert recalling.roll_out(state, recall, deployment.id, _what("1"), actor="me")
+    assert (_wanted(state, "one"), _wanted(state, "two")) == ("bundle-iris-1", "bundle-iris-1")
+    control.abort(state, "iris", control.Abort.KEEP, actor="x", why="")
+    assert _wanted(state, "one") != "bundle-iris-2", "an aborted rollout gives back what was before"
+    assert recalling.roll_out(state, recall, deployment.id, _what("1"), actor="me"), "once more"
+    assert _wanted(state, "one") == "bundle-iris-1"
+
+
+def test_a_rollout_under_way_is_paused_by_a_recall(state: State) -> None:
+    bad = _dataset(state)
+    _trained(state, "2", bad)
+    for name in ("one", "two"):
+        add_target(state, name)
+    deployment = deploy.create(
+        state,
+        "iris",
+        where=deploy.Where(targets=("one", "two")),
+        what=_what("2"),
+        settings={"rollout": {"waves": ["1", "100%"], "approval": True}},
+        actor="x",
+    )
+    recall = recalling.begin(state, _plan(state, bad, goes_to=""), why="bad", actor="me")
+    with state.database.write() as session:
+        rollout = session.get_one(models.Rollout, deployment.rollout_id)
+        advance.advance(state, session, rollout)
+        assert (rollout.state, recall.id in rollout.why) == ("paused", True)
+    control.resume(state, "iris", actor="x", why="go on")
+    with state.database.read() as session:
+        assert session.get_one(models.Rollout, deployment.rollout_id).state == "paused"
+
+
+def test_a_second_look_finds_what_was_deployed_meanwhile(state: State) -> None:
+    bad = _dataset(state)
+    _trained(state, "2", bad)
+    _trained(state, "1", _dataset(state, "good"))
+    for name in ("one", "two"):
+        add_target(state, name)
+    before = _plan(state, bad)
+    _deploy(state, "2", "one", "two")
+    recall = recalling.begin(state, before, why="bad", actor="me")
+    found = _plan(state, bad)
+    recalling.adopt(state, recall.id, found)
+    (part,) = recalling.parts(found)
+    assert sorted(part.by_remedy[Remedy.ROLL_OUT]) == ["one", "two"]
+    with state.database.read() as session:
+        row = session.get_one(models.Recall, recall.id)
+        assert len(recall_progress.of(state, session, row)) == 2
+
+
+def test_what_one_side_does_not_have_is_a_difference_or_the_same() -> None:
+    left = {"model": {"digest": "ab"}, "metrics": {"rmse": None}}
+    right = {"model": {"digest": "cd", "run": None}, "metrics": {}}
+    (section, other) = differences.compare(left, right)
+    assert [entry.name for entry in section.differences] == ["digest"]
+    assert dict(section.same) == {"run": None}
+    assert dict(other.same) == {"rmse": None}
+
+
+def test_tables_show_words_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    show.table(("A [b]",), [("tensor(float) [None, 3] [/x]",)], empty="")
+    assert "tensor(float) [None, 3] [/x]" in capsys.readouterr().out

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, or_, select
+from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from edgeflow_mlflow.db import models
@@ -16,6 +16,7 @@ from edgeflow_mlflow.services.refusals import inserting
 
 # SQLite takes 32,766 values in a statement; far fewer keep each one quick.
 CHUNK = 500
+MOST_DATASETS = 1000
 _Edge = models.LineageEdge
 _Dataset = models.Dataset
 
@@ -41,6 +42,7 @@ def add_datasets(session: Session, found: Iterable[Mapping[str, str]], now: date
         for item in found
         if "id" in item
     ]
+    rows.sort(key=lambda row: str(row["id"]))  # always in one order: two writers do not wait for each other
     for chunk in chunks(rows):
         session.execute(inserting(session, _Dataset).on_conflict_do_nothing(), chunk)
 
@@ -55,16 +57,10 @@ def add_edges(session: Session, edges: Iterable[Edge]) -> None:
             "context": edge.context,
             "experiment_id": edge.experiment_id,
         }
-        for edge in edges
+        for edge in sorted(set(edges), key=lambda edge: (edge.child, edge.parent, edge.how, edge.context))
     ]
     for chunk in chunks(rows):
         session.execute(inserting(session, _Edge).on_conflict_do_nothing(), chunk)
-
-
-def replace(session: Session, edges: Iterable[Edge]) -> None:
-    """These edges and no others."""
-    session.execute(delete(_Edge))
-    add_edges(session, edges)
 
 
 def rename(session: Session, old: str, new: str) -> None:
@@ -108,7 +104,9 @@ def find_datasets(
     ):
         if value:
             query = query.where(column == value)
-    return list(session.scalars(query.order_by(_Dataset.name, _Dataset.first_seen_at).limit(1000)))
+    return list(
+        session.scalars(query.order_by(_Dataset.name, _Dataset.first_seen_at).limit(MOST_DATASETS + 1))
+    )
 
 
 def search_datasets(

@@ -83,7 +83,7 @@ def plan(session: Session, reach: Reach, *, any_use: bool, alternatives: Mapping
     }
     wanted_by = _wanted_by_deployments(session, tainted_rollouts)
     devices = []
-    for row in _rows(session, reach, tainted_rollouts):
+    for row in _rows(session, reach, tainted_rollouts, wanted_by):
         wanted = tainted_rollouts.get(row.rollout_id or "") or wanted_by.get(row.deployment_id or "")
         if row.actual in by_digest:
             name, version = by_digest[row.actual]
@@ -134,14 +134,15 @@ def _wanted_by_deployments(session: Session, tainted: Mapping[str, str]) -> dict
     return {deployment: tainted[rollout] for deployment, rollout in found if rollout in tainted}
 
 
-def _rows(session: Session, reach: Reach, rollouts: Mapping[str, str]) -> list[Row]:
+def _rows(
+    session: Session, reach: Reach, rollouts: Mapping[str, str], deployments: Mapping[str, str]
+) -> list[Row]:
     found: dict[str, Row] = {}
-    deployments = sorted(_wanted_by_deployments(session, rollouts))
     for column, values in (
         (_Target.actual_digest, sorted(reach.digests)),
         (_Target.previous_digest, sorted(reach.digests)),
         (_Target.rollout_id, sorted(rollouts)),
-        (_Target.deployment_id, deployments),
+        (_Target.deployment_id, sorted(deployments)),
     ):
         found |= {row.target_id: row for row in rows(session, column, values)}
     return [found[name] for name in sorted(found)]

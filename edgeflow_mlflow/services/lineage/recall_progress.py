@@ -34,7 +34,7 @@ class Progress:
 
 def of(state: State, session: Session, recall: models.Recall) -> list[Progress]:
     """Every device of a recall; one that came to light later is added."""
-    digests = set(recall.plan["digests"])
+    digests = set(recall.digests)
     rows = {row.target_id: row for row in targets_of(session, recall.id)}
     standing = _standing(session, digests, rows)
     corrected = _corrected_at(session, recall, digests, list(rows))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 
 from edgeflow_mlflow import errors
 from edgeflow_mlflow.db import models
@@ -20,7 +20,10 @@ def standing(session: Session) -> list[models.Recall]:
     """Recalls that were not lifted."""
     return list(
         session.scalars(
-            select(models.Recall).where(models.Recall.lifted_at.is_(None)).order_by(models.Recall.created_at)
+            select(models.Recall)
+            .options(defer(models.Recall.plan))
+            .where(models.Recall.lifted_at.is_(None))
+            .order_by(models.Recall.created_at)
         )
     )
 
@@ -29,7 +32,7 @@ def holding(session: Session, bundle: models.Bundle) -> models.Recall | None:
     """The recall that holds a bundle back: it was made from a recalled data set, whenever it was published,
     or has the bytes of one that was."""
     for recall in standing(session):
-        if bundle.digest in recall.plan["digests"] or _comes_from(bundle, recall):
+        if bundle.digest in recall.digests or _comes_from(bundle, recall):
             return recall
     return None
 
@@ -62,7 +65,7 @@ def digests(session: Session, model_name: str) -> tuple[str, ...]:
     """What devices are not to keep to fall back on: those of their own model first."""
     found: dict[str, bool] = {}
     for recall in standing(session):
-        for digest, name in recall.plan["digests"].items():
+        for digest, name in recall.digests.items():
             found[digest] = found.get(digest, False) or name == model_name
     ordered = sorted(found, key=lambda digest: (not found[digest], digest))
     return tuple(ordered[:MOST_TOLD])

@@ -15,7 +15,7 @@ from edgeflow_mlflow.domain import lineage, recalls
 from edgeflow_mlflow.domain.recalls import Remedy
 from edgeflow_mlflow.services import advance, audit, control, deploy, desired, revisions, strategy
 from edgeflow_mlflow.services.lineage.edges import chunks
-from edgeflow_mlflow.services.lineage.recall_plan import Plan, bundles_named
+from edgeflow_mlflow.services.lineage.recall_plan import Device, Plan, bundles_named
 from edgeflow_mlflow.services.state import State
 
 
@@ -30,13 +30,13 @@ def begin(state: State, found: Plan, *, why: str, actor: str) -> models.Recall:
             id=f"rc-{uuid.uuid4().hex[:10]}",
             datasets=sorted(named),
             any_use=found.any_use,
+            digests={digest: name for digest, name, _ in names.values()},
             why=why,
             plan={
                 "datasets": [
                     {"id": item.id, "name": item.name, "digest": item.digest, "content": item.content}
                     for item in found.datasets
                 ],
-                "digests": {digest: name for digest, name, _ in names.values()},
                 "versions": [
                     {
                         "model": name,
@@ -51,19 +51,7 @@ def begin(state: State, found: Plan, *, why: str, actor: str) -> models.Recall:
             created_by=actor,
         )
         session.add(recall)
-        session.add_all(
-            models.RecallTarget(
-                recall_id=recall.id,
-                target_id=item.row.target_id,
-                deployment_id=item.row.deployment_id or "",
-                bonds=[bond.value for bond in recalls.bonds(item.stand)],
-                model_name=item.model,
-                model_version=item.version,
-                remedy=item.remedy.value,
-                goes_to=item.goes_to,
-            )
-            for item in found.devices
-        )
+        session.add_all(_row(recall.id, item) for item in found.devices)
         audit.note(
             state,
             session,
@@ -85,34 +73,60 @@ class Part:
     by_remedy: Mapping[Remedy, Sequence[str]]
 
 
-def parts(state: State, recall_id: str) -> list[Part]:
-    """The work of a recall, a deployment at a time."""
-    with state.database.read() as session:
-        rows = targets_of(session, recall_id)
+def parts(found: Plan) -> list[Part]:
+    """What there is to do, a deployment at a time."""
     grouped: dict[str, dict[Remedy, list[str]]] = {}
     goes_to: dict[str, str] = {}
-    for row in rows:
-        grouped.setdefault(row.deployment_id, {}).setdefault(Remedy(row.remedy), []).append(row.target_id)
-        goes_to[row.deployment_id] = goes_to.get(row.deployment_id) or row.goes_to
+    for item in found.devices:
+        name = item.row.deployment_id or ""
+        grouped.setdefault(name, {}).setdefault(item.remedy, []).append(item.row.target_id)
+        goes_to[name] = goes_to.get(name) or item.goes_to
     return [
         Part(deployment_id=name, goes_to=goes_to[name], by_remedy=remedies)
         for name, remedies in sorted(grouped.items())
     ]
 
 
+def adopt(state: State, recall_id: str, found: Plan) -> None:
+    """Add devices and models that came to light since the recall began."""
+    with state.database.write() as session:
+        recall = session.get_one(models.Recall, recall_id, with_for_update=True)
+        names = bundles_named(session, found.reach)
+        recall.digests = {**recall.digests, **{digest: name for digest, name, _ in names.values()}}
+        known = {row.target_id for row in targets_of(session, recall_id)}
+        session.add_all(_row(recall_id, item) for item in found.devices if item.row.target_id not in known)
+
+
+def _row(recall_id: str, item: Device) -> models.RecallTarget:
+    return models.RecallTarget(
+        recall_id=recall_id,
+        target_id=item.row.target_id,
+        deployment_id=item.row.deployment_id or "",
+        bonds=[bond.value for bond in recalls.bonds(item.stand)],
+        model_name=item.model,
+        model_version=item.version,
+        remedy=item.remedy.value,
+        goes_to=item.goes_to,
+    )
+
+
 def roll_out(
     state: State, recall: models.Recall, deployment_id: str, what: revisions.What, *, actor: str
 ) -> bool:
-    """Let a deployment go to a clean version, everybody at once and off its alias; whether it had to."""
+    """Let a deployment go to a clean version, everybody at once and off its alias; whether it had to.
+    Where it goes there already, those get it who wait for their wave or fell back."""
     with state.database.write() as session:
         deployment = session.get(models.Deployment, deployment_id, with_for_update=desired.LOCK)
         if deployment is None or deployment.live_name is None:
             return False
-        present = session.get_one(models.Rollout, deployment.rollout_id)
-        if present.bundle_id == what.bundle_id:
-            return False
+        present = session.get_one(models.Rollout, deployment.rollout_id, with_for_update=desired.LOCK)
         locked = desired.lock(session, [target.id for target in deploy.bound(session, deployment)])
         targets = [target for target in locked if target.deployment_id == deployment.id]
+        if present.bundle_id == what.bundle_id:
+            behind = _behind(session, present, targets, recall)
+            if behind:
+                advance.assign(state, session, present, behind)
+            return bool(behind)
         deployment.alias = ""
         deployment.model_name = session.get_one(models.Bundle, what.bundle_id).model_name
         deployment.updated_at = state.now()
@@ -132,22 +146,46 @@ def roll_out(
     return True
 
 
+def _behind(
+    session: Session, present: models.Rollout, targets: Sequence[models.Target], recall: models.Recall
+) -> list[models.Target]:
+    """Who is not to serve what the rollout brings, or serves what was recalled and is told nothing now."""
+    told = _told(session, [target.id for target in targets])
+    return [
+        target
+        for target in targets
+        if target.held_at is None
+        and (
+            target.rollout_id != present.id
+            or (target.actual_digest in recall.digests and target.id not in told)
+        )
+    ]
+
+
+def _told(session: Session, target_ids: Sequence[str]) -> set[str]:
+    """Targets with something on its way to them."""
+    return {
+        name
+        for chunk in chunks(target_ids)
+        for name in session.scalars(
+            select(models.Execution.target_id).where(
+                models.Execution.target_id.in_(chunk), models.Execution.finished_at.is_(None)
+            )
+        )
+    }
+
+
 def clear(state: State, deployment_id: str, target_ids: Sequence[str]) -> None:
-    """Tell devices that serve a clean model to forget the tainted one: they get their model once more, which
-    costs them nothing, and with it what was recalled."""
+    """Tell devices whose deployment has a clean model to serve that and to forget the tainted one: they get
+    it once more, which costs those nothing that serve it already."""
     with state.database.write() as session:
         deployment = session.get(models.Deployment, deployment_id, with_for_update=desired.LOCK)
         if deployment is None or deployment.live_name is None:
             return
         rollout = session.get_one(models.Rollout, deployment.rollout_id, with_for_update=desired.LOCK)
         locked = desired.lock(session, target_ids)
-        ours = [
-            target
-            for target in locked
-            if target.deployment_id == deployment.id
-            and target.rollout_id == rollout.id
-            and target.previous_digest
-        ]
+        told = _told(session, target_ids)
+        ours = [target for target in locked if target.rollout_id == rollout.id and target.id not in told]
         if ours:
             advance.assign(state, session, rollout, ours)
 

@@ -95,6 +95,7 @@ def upgrade() -> None:
         _json("datasets"),
         sa.Column("any_use", sa.Boolean(), nullable=False),
         _text("why"),
+        _json("digests"),
         _json("plan"),
         _moment("created_at"),
         _words("created_by"),
@@ -177,6 +178,11 @@ def _begin_history() -> None:
     ]
     if rows:
         connection.execute(sa.insert(served), rows)
+    kept = sa.table("edgeflow_targets", sa.column("id"), sa.column("previous_digest"))
+    for target, _, presence in connection.execute(sa.select(targets)).all():
+        previous = str((presence or {}).get("previous_digest", ""))[:64]
+        if previous:
+            connection.execute(sa.update(kept).where(kept.c.id == target).values(previous_digest=previous))
 
 
 def downgrade() -> None:
