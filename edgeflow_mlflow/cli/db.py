@@ -39,6 +39,8 @@ def check(backend_store_uri: str, config_file: str | None) -> None:
     click.echo(f"database  {database.url.render_as_string()}")
     found = migrate.revisions(database)
     click.echo(f"tables    {found.present or 'none yet'}, this release has {found.newest}")
+    if database.is_sqlite:
+        _check_lock(database)
     if found.present != found.newest:
         raise click.ClickException("the tables are not those of this release: run `edgeflow db upgrade`")
 
@@ -56,6 +58,20 @@ def upgrade(backend_store_uri: str, config_file: str | None) -> None:
     click.echo(
         f"{database.url.render_as_string()}: {before or 'nothing'} to {migrate.revisions(database).newest}"
     )
+
+
+def _check_lock(database: Database) -> None:
+    """Raise ClickException when another process keeps SQLite from being written."""
+    from sqlalchemy.exc import OperationalError
+
+    try:
+        with database.write() as session:
+            session.rollback()
+    except OperationalError as error:
+        raise click.ClickException(
+            "another process holds the database: end it (two servers on one file, a backup, an open shell)"
+        ) from error
+    click.echo("lock      free")
 
 
 def _open(backend: str, config_file: str | None) -> Database:

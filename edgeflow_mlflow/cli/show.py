@@ -13,12 +13,16 @@ import msgspec
 from edgeflow_mlflow.api import records
 from edgeflow_mlflow.client import ApiError, Client
 
+_RETRIES = "1"
+
 
 def client(server: str | None) -> Client:
     """The server that a command talks to."""
     address = server or os.environ.get("MLFLOW_TRACKING_URI") or "http://127.0.0.1:5000"
     if not address.startswith(("http://", "https://")):
         raise ApiError(f"{address!r} is no server: give --server http://host:port or set MLFLOW_TRACKING_URI")
+    # MLflow's client waits for minutes for a server that is away: right for a script, not for a person.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", _RETRIES)
     return Client(address)
 
 
