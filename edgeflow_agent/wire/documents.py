@@ -129,8 +129,8 @@ class Monitor(_Record, frozen=True):
 
 
 class DesiredDeployment(_Record, frozen=True):
-    """One deployment that a target is to carry out, complete: nothing else needs to be asked. `recalled` are
-    digests of bundles that the device is not to keep to fall back on once it serves this one."""
+    """One deployment that a target is to carry out, complete: nothing else needs to be asked. Once it
+    serves this one, it keeps no bundle whose digest is in `recalled` to fall back on."""
 
     id: Name
     execution: Name

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -73,47 +73,30 @@ def facts(call: Call, bundle: models.Bundle) -> records.ModelFactsView:
 
 
 def _uses(call: Call, found: Mapping[str, Any]) -> list[records.DatasetUse]:
-    rows = lineage.from_rows(found.get("edges", ()))
-    by_parent: dict[str, list[Edge]] = {}
-    for edge in rows:
-        by_parent.setdefault(edge.parent, []).append(edge)
+    children = lineage.among(lineage.from_rows(found.get("edges", ())))
     uses = []
     for item in found.get("datasets", ()):
         if "id" not in item:
             continue
         node = lineage.dataset(item["id"])
-        if by_parent.get(node) and not any(sees(call, edge) for edge in by_parent[node]):
-            continue
-        below = lineage.descend([node], _children(by_parent), any_use=True)
+        below = lineage.descend([node], children, any_use=True)
         root = found.get("node", "")
         steps = lineage.way(root, below) if root in below else []
         inherited = any(edge.how not in _DIRECT for edge in steps)
-        named = {item["id"]: Named(item["name"])}
         uses.append(
             records.DatasetUse(
                 **{name: item[name] for name in ("id", "name", "digest", "content", "source_type", "source")},
                 context=item["context"],
-                way=way(call, steps, named) if inherited else [],
+                way=way(call, steps, {item["id"]: item["name"]}) if inherited else [],
             )
         )
     return uses
 
 
-def _children(by_parent: Mapping[str, Sequence[Edge]]) -> Callable[[Collection[str]], Iterable[Edge]]:
-    return lambda nodes: (edge for parent in nodes for edge in by_parent.get(parent, ()))
-
-
-class Named:
-    """A data set of which only the name is known."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-
-def way(call: Call, steps: Iterable[Edge], datasets: Mapping[str, Any]) -> list[str]:
-    """Each step from the data set down, in words."""
+def way(call: Call, steps: Iterable[Edge], names: Mapping[str, str]) -> list[str]:
+    """Each step from the data set down, in words; `names` gives the data sets' names by their ids."""
     return [
-        tracing.as_words(edge, datasets) if sees(call, edge) else "a run that you may not read used it"
+        tracing.as_words(edge, names) if sees(call, edge) else "a run that you may not read used it"
         for edge in steps
     ]
 
@@ -179,7 +162,7 @@ def reached(
         models.Target.id.in_({row.target_id for row in rows})
     )
     seen: dict[str, datetime | None] = dict(session.execute(present).tuples().all())
-    named = {item.id: item for item in found.datasets}
+    named = {item.id: item.name for item in found.datasets}
     devices = []
     for row in rows:
         name, version = bundles[row.bundle_id]

@@ -198,7 +198,7 @@ def _detail(call: Call, recall_id: str) -> records.RecallDetail:
     with call.state.database.read() as session:
         recall = recalling.get(session, recall_id)
         found = recall_progress.of(call.state, session, recall)
-        named = edges.datasets_by_id(session, recall.datasets)
+        named = {key: row.name for key, row in edges.datasets_by_id(session, recall.datasets).items()}
         names = _deployment_names(session, {item.target.deployment_id for item in found})
     return records.RecallDetail(
         recall=_view(recall, found),

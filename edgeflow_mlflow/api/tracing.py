@@ -116,7 +116,7 @@ def visible(call: Call, session: Session, found: list[models.Dataset]) -> list[m
 
 def versions(call: Call, found: tracing.Reach) -> list[records.ReachedVersion]:
     """Registered versions that were reached."""
-    named = {item.id: item for item in found.datasets}
+    named = {item.id: item.name for item in found.datasets}
     return [
         records.ReachedVersion(
             model=name,

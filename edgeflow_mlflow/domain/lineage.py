@@ -86,6 +86,14 @@ def is_learned_from(edge: Edge) -> bool:
     return edge.how != USED or edge.context.lower() not in _LOOKED_AT
 
 
+def among(edges: Iterable[Edge]) -> Callable[[Collection[str]], Iterable[Edge]]:
+    """The children of nodes among these edges, for `descend`."""
+    by_parent: dict[str, list[Edge]] = {}
+    for edge in edges:
+        by_parent.setdefault(edge.parent, []).append(edge)
+    return lambda nodes: (edge for node in nodes for edge in by_parent.get(node, ()))
+
+
 def descend(
     roots: Iterable[str],
     children: Callable[[Collection[str]], Iterable[Edge]],

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
-
 from sqlalchemy import select
 from sqlalchemy.orm import Session, defer
 
 from edgeflow_mlflow import errors
 from edgeflow_mlflow.db import models
 from edgeflow_mlflow.domain import lineage
-from edgeflow_mlflow.domain.lineage import Edge
 
 # How many a device is told: a document has 64 KiB.
 MOST_TOLD = 100
@@ -38,13 +35,7 @@ def holding(session: Session, bundle: models.Bundle) -> models.Recall | None:
 
 
 def _comes_from(bundle: models.Bundle, recall: models.Recall) -> bool:
-    by_parent: dict[str, list[Edge]] = {}
-    for edge in lineage.from_rows(bundle.lineage.get("edges", ())):
-        by_parent.setdefault(edge.parent, []).append(edge)
-
-    def children(nodes: Collection[str]) -> Iterable[Edge]:
-        return (edge for node in nodes for edge in by_parent.get(node, ()))
-
+    children = lineage.among(lineage.from_rows(bundle.lineage.get("edges", ())))
     roots = [lineage.dataset(item) for item in recall.datasets]
     return bundle.lineage.get("node") in lineage.descend(roots, children, any_use=recall.any_use)
 

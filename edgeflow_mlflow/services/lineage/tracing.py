@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -202,14 +201,14 @@ def graph(session: Session, node: str, *, limit: int) -> tuple[list[Edge], bool]
     return found[:limit], len(found) > limit
 
 
-def as_words(edge: Edge, known: Mapping[str, Any]) -> str:
-    """One step of a way for people; `known` gives data sets by their ids."""
+def as_words(edge: Edge, names: Mapping[str, str]) -> str:
+    """One step of a way for people; `names` gives the data sets' names by their ids."""
     context = f" ({edge.context})" if edge.context else ""
-    return f"{_named(edge.child, known)} {edge.how} {_named(edge.parent, known)}{context}"
+    return f"{_named(edge.child, names)} {edge.how} {_named(edge.parent, names)}{context}"
 
 
-def _named(node: str, known: Mapping[str, Any]) -> str:
+def _named(node: str, names: Mapping[str, str]) -> str:
     kind, key = lineage.kind_of(node), lineage.key_of(node)
     if kind == "dataset":
-        return f"data set {known[key].name}" if key in known else f"data set {key}"
+        return f"data set {names.get(key, key)}"
     return {"run": f"run {key}", "logged": f"logged model {key}", "version": f"version {key}"}[kind]
