@@ -176,7 +176,7 @@ SETTINGS: tuple[Setting, ...] = (
     _setting(
         "telemetry.cpu_share",
         float,
-        0.005,
+        0.002,
         "Share of one core that looking at requests may take; 0: inputs and outputs are not looked at.",
         field="telemetry_cpu_share",
         minimum=0,
@@ -244,7 +244,7 @@ class AgentConfig:
     keep_free_mb: int = 256
     spool_max_mb: float = 16.0
     telemetry_window_s: float = 0.0
-    telemetry_cpu_share: float = 0.005
+    telemetry_cpu_share: float = 0.002
     telemetry_learn: int = 2000
     telemetry_capture_max_mb: float = 64.0
     telemetry_spool_max_mb: float = 32.0

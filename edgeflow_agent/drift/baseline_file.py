@@ -32,7 +32,7 @@ from edgeflow_agent.drift.baseline import (
     Numeric,
     Source,
 )
-from edgeflow_agent.drift.bins import FINE_BINS, Floats, Ints
+from edgeflow_agent.drift.bins import FINE_BINS, Floats, Ints, distinct
 from edgeflow_agent.wire.documents import Count, Text
 
 Array = TypeVar("Array", Floats, Ints)
@@ -199,7 +199,7 @@ def _distribution(entry: _Numeric, n: int) -> Distribution | None:
         values=values,
         value_counts=value_counts,
         reference=reference,
-        points=_read_only(np.unique(reference)),
+        points=_read_only(distinct(reference)),
     )
 
 

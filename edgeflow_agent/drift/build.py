@@ -27,7 +27,7 @@ from edgeflow_agent.drift.baseline import (
     REFERENCE_VALUES,
     Source,
 )
-from edgeflow_agent.drift.bins import FINE_BINS, Floats
+from edgeflow_agent.drift.bins import FINE_BINS, Floats, distinct, quantiles
 from edgeflow_agent.drift.columns import is_missing, text
 from edgeflow_agent.drift.features import Described
 
@@ -117,7 +117,7 @@ def _numeric(values: Floats) -> dict[str, Any]:
     finite += 0.0  # no negative zeros: they would be written differently
     low, high = float(finite[0]), float(finite[-1])
     entry |= {"mean": float(finite.mean()), "std": float(finite.std()), "min": low, "max": high}
-    edges = np.unique(np.quantile(finite, np.linspace(0, 1, QUANTILE_BINS + 1)))
+    edges = distinct(quantiles(finite, np.linspace(0, 1, QUANTILE_BINS + 1)))
     counts = np.histogram(finite, edges)[0] if edges.size > 1 else np.array([finite.size])
     entry["quantiles"] = {"edges": edges.tolist(), "counts": counts.tolist()}
     begin, end = fine_range(low, high)
@@ -129,9 +129,9 @@ def _numeric(values: Floats) -> dict[str, Any]:
         "index": index.tolist(),
         "count": count.tolist(),
     }
-    distinct, count = np.unique(finite, return_counts=True)
-    if distinct.size <= DISCRETE_VALUES:
-        entry["discrete"] = {"value": distinct.tolist(), "count": count.tolist()}
+    single, count = np.unique(finite, return_counts=True)
+    if single.size <= DISCRETE_VALUES:
+        entry["discrete"] = {"value": single.tolist(), "count": count.tolist()}
     if finite.size <= REFERENCE_VALUES:
         entry["reference"] = finite.tolist()
     return entry

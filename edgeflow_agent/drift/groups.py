@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgeflow_agent.drift.bins import Ints
+from edgeflow_agent.drift.bins import Ints, distinct
 
 MOST = 16
 # Values that each group should have in the smaller of both samples: fewer, and the tail of the
@@ -54,7 +54,7 @@ def of_names(reference: Ints, n: Ints) -> list[tuple[Ints, Ints]]:
     kinds = numbers * 2 + few
     return [
         (np.flatnonzero(kinds == kind), _named(reference, listed, kind // 2, few=bool(kind % 2)))
-        for kind in np.unique(kinds).tolist()
+        for kind in distinct(kinds).tolist()
     ]
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from edgeflow_agent.drift import moments
 from edgeflow_agent.drift.baseline import LARGEST, ROUNDING, Categorical, Distribution, Feature, Numeric
-from edgeflow_agent.drift.bins import FINE_BINS, Floats, Ints, quantile_cell_count
+from edgeflow_agent.drift.bins import FINE_BINS, Floats, Ints, distinct, quantile_cell_count
 from edgeflow_agent.drift.measures import Bools
 from edgeflow_agent.drift.sketch import cells_of
 from edgeflow_agent.drift.sparse import MAX_COUNT, OUT_OF_RANGE, WRONG_LENGTH, Flatten, Problems
@@ -49,7 +49,7 @@ class _Reader:
         self.rows = rows
         self.count = count
         # Whether no row has two records.
-        self.is_alone = len(records) == np.unique(rows).size
+        self.is_alone = len(records) == distinct(rows).size
         self.flatten = flatten
         kind = "numeric" if isinstance(feature, Numeric) else "categorical"
         for number, record in enumerate(records):

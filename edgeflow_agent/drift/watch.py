@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -49,11 +49,18 @@ class Watch:
         self._waited_s = 0.0
         self._history: dict[str, list[bool]] = {}
 
-    def fold(self, feed: Mapping[str, Any], outputs: Mapping[str, Any]) -> None:
-        """Count rows of tensors, one row for each sample. What a tensor does not have is left out."""
+    def fold(
+        self,
+        feed: Mapping[str, Any],
+        outputs: Mapping[str, Any],
+        between: Callable[[], object] = lambda: None,
+    ) -> None:
+        """Count rows of tensors, one row for each sample. What a tensor does not have is left out. `between`
+        is called after each feature."""
         for counted, column in zip(self._open, self._extraction.columns(feed, outputs), strict=True):
             if column is not None:
                 counted.fold(column)
+                between()
 
     def close(self, seconds: float) -> tuple[SketchRecord, ...]:
         """End the window, which lasted that long, and begin the next: its records, and new standings where

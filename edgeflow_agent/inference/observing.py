@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -140,41 +141,49 @@ def _size_of(value: Any) -> int:
 
 
 def tables(taken: Sequence[Taken]) -> Iterator[tuple[dict[str, Any], dict[str, Any], int]]:
-    """Requests as few tables: rows of the same form are put together, as long as they are small. With each,
-    how many requests it is."""
-    groups: dict[tuple[Any, ...], list[tuple[dict[str, Any], dict[str, Any]]]] = {}
+    """Requests to one model as few tables: rows of the same form are put together, as long as they are small.
+    With each, how many requests it is."""
+    groups: dict[tuple[Any, ...], list[Taken]] = {}
     for item in taken:
-        feed, outputs = _thinned(item)
-        form = tuple(
-            (name, value.dtype.str, value.shape[1:]) for name, value in (*feed.items(), *outputs.items())
-        )
-        groups.setdefault(form, []).append((feed, outputs))
-    for parts in groups.values():
-        size = sum(value.nbytes for values in parts[0] for value in values.values())
-        step = max(_JOINED_BYTES // max(size, 1), 1)
-        for begin in range(0, len(parts), step):
-            some = parts[begin : begin + step]
-            yield _joined([feed for feed, _ in some]), _joined([outputs for _, outputs in some]), len(some)
+        groups.setdefault(_form(item), []).append(_thinned(item))
+    for items in groups.values():
+        step = max(_JOINED_BYTES // max(items[0].size, 1), 1)
+        for begin in range(0, len(items), step):
+            some = items[begin : begin + step]
+            inputs = {name: [item.feed[name] for item in some] for name in items[0].feed}
+            columns = zip(*(item.outputs for item in some), strict=True)
+            outputs = dict(zip(items[0].serving.engine.output_names, columns, strict=True))
+            yield _joined(inputs), _joined(outputs), len(some)
 
 
-def _joined(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    if len(parts) == 1:
-        return dict(parts[0])
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+def _form(item: Taken) -> tuple[Any, ...]:
+    """What a row of each of its tensors is like; of what has no rows, its name."""
+    values = chain(item.feed.items(), zip(item.serving.engine.output_names, item.outputs, strict=True))
+    return tuple(
+        [(name, value.dtype, value.shape[1:]) if _has_rows(value) else name for name, value in values]
+    )
 
 
-def _thinned(item: Taken) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The tensors of a request that have rows; of very many rows some, evenly picked."""
-    feed = {name: value for name, value in item.feed.items() if isinstance(value, np.ndarray) and value.ndim}
-    names = item.serving.engine.output_names
-    outputs = {
-        name: value
-        for name, value in zip(names, item.outputs, strict=True)
-        if isinstance(value, np.ndarray) and value.ndim
+def _has_rows(value: Any) -> bool:
+    return isinstance(value, np.ndarray) and value.ndim > 0
+
+
+def _joined(parts: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+    return {
+        name: some[0] if len(some) == 1 else np.concatenate(some)
+        for name, some in parts.items()
+        if _has_rows(some[0])
     }
-    rows = {len(value) for value in (*feed.values(), *outputs.values())}
-    if len(rows) == 1 and (count := rows.pop()) > _MOST_ROWS:
-        picked = np.linspace(0, count - 1, _MOST_ROWS).astype(np.int64)
-        feed = {name: value[picked] for name, value in feed.items()}
-        outputs = {name: value[picked] for name, value in outputs.items()}
-    return feed, outputs
+
+
+def _thinned(item: Taken) -> Taken:
+    """The request, with some rows of very many, evenly picked."""
+    if item.size <= _MOST_ROWS:
+        return item
+    rows = {len(value) for value in (*item.feed.values(), *item.outputs) if _has_rows(value)}
+    if len(rows) != 1 or (count := rows.pop()) <= _MOST_ROWS:
+        return item
+    picked = np.linspace(0, count - 1, _MOST_ROWS).astype(np.int64)
+    feed = {name: value[picked] if _has_rows(value) else value for name, value in item.feed.items()}
+    outputs = [value[picked] if _has_rows(value) else value for value in item.outputs]
+    return Taken(item.serving, feed, outputs, _size(feed.values()) + _size(outputs))

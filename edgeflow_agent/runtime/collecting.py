@@ -37,8 +37,9 @@ from edgeflow_agent.wire.telemetry import Latency, Requests, TelemetryWindow
 logger = logging.getLogger(__name__)
 
 _TURN_S = 1.0
-_BATCH = 256
 _MOST_IDLE_TURNS = 5
+# Between two steps of looking, so that no request waits for all of them.
+_REST_S = 0.001
 _PLACES = (Path("baseline.json"), Path("extra_files") / "baseline.json")
 _MOST_EVERY = 10_000
 
@@ -285,15 +286,15 @@ class Collector:
 
     def _fold(self) -> None:
         begin = time.thread_time()
-        folded = 0
-        while not self._turns.stopping.is_set() or folded < _BATCH:
-            taken = self._observer.collect(_BATCH)
-            if not taken:
-                break
-            folded += self._fold_batch(taken)
+        # What comes meanwhile waits for the next turn.
+        folded = self._fold_batch(self._observer.collect(self._observer.held))
         if folded:
             cost = (time.thread_time() - begin) / folded
             self._cost_s = cost if not self._cost_s else 0.7 * self._cost_s + 0.3 * cost
+
+    def _rest(self) -> None:
+        # While this thread has the interpreter the event loop stands still.
+        self._turns.stopping.wait(_REST_S)
 
     def _fold_batch(self, taken: Sequence[Taken]) -> int:
         window = self._window
@@ -304,7 +305,8 @@ class Collector:
             try:
                 for feed, outputs, count in tables(list(items)):
                     folded += count
-                    window.fold(feed, outputs)
+                    self._rest()
+                    window.fold(feed, outputs, self._rest)
                     window.observed += count
             except Exception:
                 # Whatever a model gave: the window ends in its time and tells of the others.
@@ -367,10 +369,12 @@ class _Window:
         self.has_failed = False
         self._begun = time.monotonic()
 
-    def fold(self, feed: Mapping[str, Any], outputs: Mapping[str, Any]) -> None:
-        """Look at these rows."""
+    def fold(
+        self, feed: Mapping[str, Any], outputs: Mapping[str, Any], between: Callable[[], object]
+    ) -> None:
+        """Look at these rows; `between` is called after each feature."""
         if self.watch is not None:
-            self.watch.fold(feed, outputs)
+            self.watch.fold(feed, outputs, between)
         elif self.learner is not None:
             self.learner.fold(feed, outputs)
 

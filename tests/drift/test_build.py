@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 from collections import Counter
 from typing import Any
 
@@ -13,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage, stats
 
+from edgeflow_agent.drift import bins, columns, features
 from edgeflow_agent.drift import build as baseline
-from edgeflow_agent.drift import columns, features
 from edgeflow_agent.drift.features import Described
 
 numbers = st.lists(st.one_of(st.floats(allow_nan=True, width=64), st.integers(-5, 5)), max_size=300)
@@ -173,3 +175,31 @@ def test_score_statistics() -> None:
 def test_a_table_is_no_feature() -> None:
     with pytest.raises(ValueError, match="one column"):
         baseline.describe(Described(name="x", values=np.zeros((2, 2))))
+
+
+@given(st.lists(st.floats(-1e100, 1e100) | st.sampled_from([0.0, 0.1, 1.0]), min_size=1, max_size=40))
+def test_quantiles_are_those_of_numpy(values: list[float]) -> None:
+    """Bit for bit: a baseline says the same wherever it was made."""
+    ordered, shares = np.sort(values), np.linspace(0, 1, 129)
+    np.testing.assert_array_equal(bins.quantiles(ordered, shares), np.quantile(ordered, shares))
+
+
+def test_learning_imports_no_masked_arrays() -> None:
+    """They would be a twentieth of the agent's memory, and hold up requests while they are imported."""
+    code = """
+import sys
+import numpy as np
+from edgeflow_agent.drift import baseline_file
+from edgeflow_agent.drift.learning import Learner
+from edgeflow_agent.drift.watch import Watch
+
+feed = {"x": np.random.default_rng(0).normal(size=(600, 3))}
+outputs = {"y": np.arange(600) % 3, "p": np.full((600, 3), 0.25, np.float32)}
+learner = Learner(100, columns=["a", "b", "c"], labels=["u", "v", "w"])
+learner.fold(feed, outputs)
+watch = Watch(baseline_file.parse(learner.baseline()), ["u", "v", "w"])
+watch.fold(feed, outputs)
+assert watch.close(60.0) and watch.standings
+sys.exit("numpy.ma was imported" if "numpy.ma" in sys.modules else 0)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
