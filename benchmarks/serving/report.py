@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -75,7 +76,11 @@ def _pair(found: Mapping[str, Any], what: str, form: str) -> str:
 def _times(ours: Sequence[Load], others: Sequence[Load]) -> float:
     """How many times faster: round by round, then the median."""
     pairs = zip(ours, others, strict=True)
-    return statistics.median(mine.per_second / other.per_second for mine, other in pairs)
+    return statistics.median(
+        # Who answers nothing for a whole round is beaten.
+        mine.per_second / other.per_second if other.per_second else math.inf
+        for mine, other in pairs
+    )
 
 
 def goals(measured: Found) -> int:

@@ -16,6 +16,8 @@ from edgeflow_agent.inference.slot import Serving
 _MOST_CAPTURED = 16  # between two looks
 _MOST_ROWS = 1024  # of one request
 _MOST_HELD = 256
+_HELD_BYTES = 2 * 2**20
+_LARGEST_BYTES = 16 * 2**20  # of a request that is held alone
 _JOINED_BYTES = 2**20  # of the tensors that are put together
 _OVERHEAD = 256  # in bytes, of one value besides its content
 _SAMPLED = 64  # words of an array whose lengths are looked at
@@ -31,7 +33,7 @@ class Taken(NamedTuple):
 
 
 class Observer:
-    """Holds requests until somebody collects them, of so many bytes at most.
+    """Holds requests until somebody collects them: of so many bytes at most, or a single larger one.
 
     `take` is called on the event loop alone, the others by one thread at a time; `every` may be set by
     anybody: one request in so many is taken, by chance, so that callers who take turns are all seen. 0: none.
@@ -39,7 +41,7 @@ class Observer:
     are held: what is held keeps its model in memory.
     """
 
-    def __init__(self, *, most_bytes: int = 4 * 2**20) -> None:
+    def __init__(self, *, most_bytes: int = _HELD_BYTES) -> None:
         self._every = 0
         self.capture_rate = 0.0
         self.engine: Engine | None = None
@@ -69,15 +71,15 @@ class Observer:
         if len(self._taken) >= _MOST_HELD:
             return
         size = _size(feed.values()) + _size(outputs)
-        if self._put - self._got + size > self._most_bytes or serving.engine is not self.engine:
+        held = self._put - self._got
+        if held + size > (self._most_bytes if held else _LARGEST_BYTES) or serving.engine is not self.engine:
             return
         self._put += size
         self._taken.append(Taken(serving, feed, outputs, size))
 
     def _capture(self, serving: Serving, feed: Mapping[str, Any], outputs: Sequence[Any]) -> None:
         size = _size(feed.values()) + _size(outputs)
-        # As plain data it takes a multiple of its size.
-        room = self._most_bytes // 2 - (self._captured_put - self._captured_got)
+        room = self._most_bytes - (self._captured_put - self._captured_got)
         if len(self._captured) < _MOST_CAPTURED and size <= room and serving.engine is self.engine:
             self._captured_put += size
             self._captured.append(Taken(serving, feed, outputs, size))
