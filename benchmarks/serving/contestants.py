@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 SERVERS = Path(__file__).parent / "servers"
+_AGENT = Path(__file__).parents[2] / "packaging" / "agent"
 _START_S = 90.0
 _QUIET = {
     "ORT_DISABLE_TELEMETRY": "1",
@@ -88,7 +89,7 @@ def _bentoml(python: Path, _model: Path, _name: str, port: int, _folder: Path) -
 
 
 CONTESTANTS = (
-    Contestant(name="edgeflow-agent", packages=(), command=_agent, binary=True),
+    Contestant(name="edgeflow-agent", packages=(str(_AGENT),), command=_agent, binary=True),
     Contestant(
         name="MLServer",
         packages=("mlserver", "onnxruntime", "uvloop<0.22"),
@@ -127,8 +128,6 @@ CONTESTANTS = (
 
 def python_of(contestant: Contestant, folder: Path) -> Path | None:
     """The interpreter of a peer's own venv, made when it is not there; None when it cannot be installed."""
-    if not contestant.packages:
-        return Path(sys.executable)
     place = folder / contestant.name.replace(" ", "-")
     python = place / "bin" / "python"
     done = place / ".installed"
@@ -141,6 +140,11 @@ def python_of(contestant: Contestant, folder: Path) -> Path | None:
             print(f"{contestant.name} cannot be installed here: {installed.stderr.strip().splitlines()[-1:]}")
             return None
         done.touch()
+    elif str(_AGENT) in contestant.packages:
+        # What it needs is there; the agent itself is the one of this moment.
+        shutil.rmtree(_AGENT / "build", ignore_errors=True)
+        own = ["install", "-q", "--force-reinstall", "--no-deps", str(_AGENT)]
+        subprocess.run([str(python), "-m", "pip", *own], check=True)
     return python
 
 

@@ -66,8 +66,10 @@ def trial_load(
     compiled: Path | None = None,
     digest: str = "",
     should_stop: Callable[[], bool] = lambda: False,
+    meanwhile: Callable[[], object] = lambda: None,
 ) -> Verdict | None:
-    """Load `path` in a child and return its verdict, or None when `should_stop` said so.
+    """Load `path` in a child and return its verdict, or None when `should_stop` said so. `meanwhile` is called
+    once while the child is at work.
 
     `compiled` is a folder for the optimised form of the model, which the child makes, so that this process
     never needs the memory for that.
@@ -92,6 +94,7 @@ def trial_load(
     try:
         soon = time.monotonic() + 1.0
         deadline = time.monotonic() + timeout_s
+        meanwhile()
         while child.poll() is None:
             if should_stop():
                 return None
