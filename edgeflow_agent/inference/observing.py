@@ -15,7 +15,7 @@ from edgeflow_agent.inference.slot import Serving
 
 _MOST_CAPTURED = 16  # between two looks
 _MOST_ROWS = 1024  # of one request
-_MOST_HELD = 256
+_MOST_HELD = 128
 _HELD_BYTES = 2 * 2**20
 _LARGEST_BYTES = 16 * 2**20  # of a request that is held alone
 _JOINED_BYTES = 2**20  # of the tensors that are put together

@@ -68,8 +68,8 @@ def trial_load(
     should_stop: Callable[[], bool] = lambda: False,
     meanwhile: Callable[[], object] = lambda: None,
 ) -> Verdict | None:
-    """Load `path` in a child and return its verdict, or None when `should_stop` said so. `meanwhile` is called
-    once while the child is at work.
+    """Load `path` in a child and return its verdict, or None when `should_stop` said so. `meanwhile` is
+    called once while the child is at work.
 
     `compiled` is a folder for the optimised form of the model, which the child makes, so that this process
     never needs the memory for that.
