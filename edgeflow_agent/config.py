@@ -6,10 +6,8 @@ A flag of the command line beats the environment, which beats the file, which be
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import os
 import shlex
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -272,6 +270,8 @@ def load(
 
 
 def _from_file(path: Path) -> dict[str, Any]:
+    import tomllib  # the devices without a file save its memory
+
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -292,6 +292,8 @@ def _from_file(path: Path) -> dict[str, Any]:
 
 
 def _unknown(name: str, known: Mapping[str, Setting]) -> str:
+    import difflib  # only somebody who mistyped needs it
+
     # The right key in the wrong section is nearer than any key that merely looks alike.
     near = [item for item in known if item.endswith(f".{name.rpartition('.')[2]}")][:1]
     near = near or difflib.get_close_matches(name, known, n=1, cutoff=0.4)

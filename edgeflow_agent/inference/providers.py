@@ -6,7 +6,6 @@ Short names stand for ONNX Runtime's own: `cuda` for `CUDAExecutionProvider`.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Sequence
 
 from edgeflow_agent import errors
@@ -49,6 +48,8 @@ def full_name(word: str) -> str:
         return word
     found = _SHORT.get(word.lower())
     if found is None:
+        import difflib  # only somebody who mistyped needs it
+
         near = difflib.get_close_matches(word.lower(), _SHORT, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(_SHORT)}"
         raise errors.ConfigError(f"there is no execution provider {word!r}; {hint}")
