@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -12,6 +13,7 @@ from sqlalchemy.orm import Session
 from edgeflow_mlflow.api import records
 from edgeflow_mlflow.api.routing import Call
 from edgeflow_mlflow.db import models
+from edgeflow_mlflow.db.dialects import one_of
 from edgeflow_mlflow.domain import lineage
 from edgeflow_mlflow.domain.lineage import Edge
 from edgeflow_mlflow.services.lineage import tracing
@@ -83,22 +85,25 @@ def _uses(call: Call, found: Mapping[str, Any]) -> list[records.DatasetUse]:
         root = found.get("node", "")
         steps = lineage.way(root, below) if root in below else []
         inherited = any(edge.how not in _DIRECT for edge in steps)
+        words = in_words(call, {item["id"]: item["name"]})
         uses.append(
             records.DatasetUse(
                 **{name: item[name] for name in ("id", "name", "digest", "content", "source_type", "source")},
                 context=item["context"],
-                way=way(call, steps, {item["id"]: item["name"]}) if inherited else [],
+                way=[words(edge) for edge in steps] if inherited else [],
             )
         )
     return uses
 
 
-def way(call: Call, steps: Iterable[Edge], names: Mapping[str, str]) -> list[str]:
-    """Each step from the data set down, in words; `names` gives the data sets' names by their ids."""
-    return [
-        tracing.as_words(edge, names) if sees(call, edge) else "a run that you may not read used it"
-        for edge in steps
-    ]
+def in_words(call: Call, names: Mapping[str, str]) -> Callable[[Edge], str]:
+    """Steps of ways in words, many ways having the same; `names` gives the data sets' names by their ids."""
+
+    @functools.cache
+    def words(edge: Edge) -> str:
+        return tracing.as_words(edge, names) if sees(call, edge) else "a run that you may not read used it"
+
+    return words
 
 
 def dataset(row: models.Dataset) -> records.DatasetView:
@@ -147,22 +152,25 @@ def served(session: Session, rows: Sequence[models.Served]) -> list[records.Serv
 def _bundles(session: Session, ids: Iterable[str]) -> dict[str, tuple[str, str]]:
     rows = session.execute(
         select(models.Bundle.id, models.Bundle.model_name, models.Bundle.model_version).where(
-            models.Bundle.id.in_(set(ids))
+            one_of(session, models.Bundle.id, set(ids))
         )
     )
     return {identifier: (name, version) for identifier, name, version in rows}
 
 
 def reached(
-    call: Call, session: Session, rows: Sequence[models.Served], found: tracing.Reach
+    call: Call,
+    session: Session,
+    rows: Sequence[models.Served],
+    found: tracing.Reach,
+    words: Callable[[Edge], str],
 ) -> list[records.ReachedDevice]:
-    """Devices that a data set reached."""
+    """Devices that a data set reached; `words` says a step of the way."""
     bundles = _bundles(session, {row.bundle_id for row in rows})
     present = select(models.Target.id, models.Target.last_seen_at).where(
-        models.Target.id.in_({row.target_id for row in rows})
+        one_of(session, models.Target.id, {row.target_id for row in rows})
     )
     seen: dict[str, datetime | None] = dict(session.execute(present).tuples().all())
-    named = {item.id: item.name for item in found.datasets}
     devices = []
     for row in rows:
         name, version = bundles[row.bundle_id]
@@ -178,7 +186,7 @@ def reached(
                 since=row.since,
                 until=row.until,
                 status=status,
-                way=way(call, found.way(found.bundles[row.bundle_id]), named),
+                way=[words(edge) for edge in found.way(found.bundles[row.bundle_id])],
             )
         )
     return devices

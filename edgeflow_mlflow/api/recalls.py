@@ -53,7 +53,7 @@ def plan(call: Call) -> records.RecallPlan:
     ]
     return records.RecallPlan(
         datasets=[lineage_views.dataset(item) for item in found.datasets],
-        versions=tracing.versions(call, found.reach),
+        versions=tracing.versions(call, found.reach, tracing.words_of(call, found.reach)),
         alternatives=[
             records.Alternative(model=name, uri=uri) for name, uri in sorted(found.alternatives.items())
         ],
@@ -65,7 +65,13 @@ def plan(call: Call) -> records.RecallPlan:
 def _plan(call: Call, body: records.RecallPlanRequest) -> recall_plan.Plan:
     with call.state.database.read() as session:
         chosen = tracing.chosen(
-            call, session, name=body.name, digest=body.digest, content=body.content, dataset=body.dataset
+            call,
+            session,
+            edges.children(session),
+            name=body.name,
+            digest=body.digest,
+            content=body.content,
+            dataset=body.dataset,
         )
         ids = [item.id for item in chosen]
     return _plan_for(call, ids, any_use=body.any_use, go_to=dict(body.go_to))
@@ -76,7 +82,7 @@ def _plan_for(
 ) -> recall_plan.Plan:
     with call.state.database.read() as session:
         chosen = list(edges.datasets_by_id(session, dataset_ids).values())
-        reach = lineage_tracing.reach(session, chosen, any_use=any_use)
+        reach = lineage_tracing.reach(session, chosen, edges.children(session), any_use=any_use)
         concerned = recall_plan.models_concerned(session, reach)
     alternatives = {name: _alternative(call, reach, name, go_to.get(name, "")) for name in sorted(concerned)}
     with call.state.database.read() as session:
@@ -199,6 +205,7 @@ def _detail(call: Call, recall_id: str) -> records.RecallDetail:
         recall = recalling.get(session, recall_id)
         found = recall_progress.of(call.state, session, recall)
         named = {key: row.name for key, row in edges.datasets_by_id(session, recall.datasets).items()}
+        words = lineage_views.in_words(call, named)
         names = _deployment_names(session, {item.target.deployment_id for item in found})
     return records.RecallDetail(
         recall=_view(recall, found),
@@ -206,7 +213,7 @@ def _detail(call: Call, recall_id: str) -> records.RecallDetail:
             records.ReachedVersion(
                 model=item["model"],
                 version=item["version"],
-                way=lineage_views.way(call, lineage.from_rows(item["way"]), named),
+                way=[words(edge) for edge in lineage.from_rows(item["way"])],
             )
             for item in recall.plan["versions"]
             if call.sees_model(item["model"])

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from edgeflow_agent.wire import documents
 from edgeflow_mlflow.api import records, views
 from edgeflow_mlflow.db import models
+from edgeflow_mlflow.db.dialects import one_of
 from edgeflow_mlflow.services.state import State
 
 
@@ -80,7 +81,7 @@ def _newest_executions(session: Session, rows: Sequence[models.Target]) -> dict[
     execution = models.Execution
     newest = (
         select(execution.target_id, func.max(execution.generation).label("generation"))
-        .where(execution.target_id.in_([row.id for row in rows]))
+        .where(one_of(session, execution.target_id, [row.id for row in rows]))
         .group_by(execution.target_id)
         .subquery()
     )
@@ -95,7 +96,11 @@ def _newest_executions(session: Session, rows: Sequence[models.Target]) -> dict[
 
 def _pairs(session: Session, key: Any, value: Any, wanted: Iterable[str | None]) -> dict[str, str]:
     ids = {item for item in wanted if item}
-    return dict(session.execute(select(key, value).where(key.in_(ids))).tuples().all()) if ids else {}
+    return (
+        dict(session.execute(select(key, value).where(one_of(session, key, ids))).tuples().all())
+        if ids
+        else {}
+    )
 
 
 def _wanted(session: Session, rollouts: Iterable[str | None]) -> dict[str, str]:
@@ -104,7 +109,7 @@ def _wanted(session: Session, rollouts: Iterable[str | None]) -> dict[str, str]:
     found = session.execute(
         select(models.Rollout.id, models.Bundle.digest)
         .join(models.Bundle, models.Bundle.id == models.Rollout.bundle_id)
-        .where(models.Rollout.id.in_(ids))
+        .where(one_of(session, models.Rollout.id, ids))
     )
     return dict(found.tuples().all()) if ids else {}
 
@@ -114,7 +119,7 @@ def _runs(session: Session, digests: Iterable[str]) -> dict[tuple[str, str, str]
     bundle = models.Bundle
     found = session.execute(
         select(bundle.digest, bundle.model_name, bundle.model_version, bundle.run_id).where(
-            bundle.digest.in_(ids)
+            one_of(session, bundle.digest, ids)
         )
     )
     return {(digest, name, version): run for digest, name, version, run in found} if ids else {}

@@ -9,6 +9,7 @@ from edgeflow_mlflow import errors
 from edgeflow_mlflow.api import records, target_views, views
 from edgeflow_mlflow.api.routing import Call, Policy, Route
 from edgeflow_mlflow.db import models
+from edgeflow_mlflow.db.dialects import one_of
 from edgeflow_mlflow.domain import selectors
 from edgeflow_mlflow.services import deploy, enrol, fleets, labels
 
@@ -25,7 +26,7 @@ def listing(call: Call) -> records.TargetList:
             ids = labels.matching(
                 session, requirements, after=query.page_token, limit=query.limit + 1, where=where
             )
-            where = [models.Target.id.in_(ids)]
+            where = [one_of(session, models.Target.id, ids)]
         rows = session.scalars(
             select(models.Target)
             .options(defer(models.Target.document))

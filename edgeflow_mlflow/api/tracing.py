@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 from sqlalchemy.orm import Session
@@ -11,6 +12,7 @@ from edgeflow_mlflow.api import lineage_reading, lineage_views, model_facts, rec
 from edgeflow_mlflow.api.routing import Call, Policy, Route
 from edgeflow_mlflow.db import models
 from edgeflow_mlflow.domain import differences, lineage
+from edgeflow_mlflow.domain.lineage import Edge
 from edgeflow_mlflow.services.lineage import edges, portraits, serving, tracing
 
 _SEPARATOR = "\x1f"
@@ -62,15 +64,18 @@ def devices(call: Call) -> records.DatasetReach:
             raise errors.InvalidError("page_token is the next_page_token of the page before")
         after = (bundle, target)
     with call.state.database.read() as session:
+        below = edges.children(session)
         roots = chosen(
             call,
             session,
+            below,
             name=query.name,
             digest=query.digest,
             content=query.content,
             dataset=query.dataset,
         )
-        found = tracing.reach(session, roots, any_use=query.any_use)
+        found = tracing.reach(session, roots, below, any_use=query.any_use)
+        words = words_of(call, found)
         rows = serving.on_bundles(session, found.bundles, moment=moment, after=after, limit=query.limit + 1)
         kept, following = views.cut(
             rows, query.limit, lambda row: f"{row.bundle_id}{_SEPARATOR}{row.target_id}"
@@ -78,14 +83,14 @@ def devices(call: Call) -> records.DatasetReach:
         return records.DatasetReach(
             at=moment or call.state.now(),
             datasets=[lineage_views.dataset(item) for item in found.datasets],
-            versions=[] if after else versions(call, found),
-            devices=lineage_views.reached(call, session, kept, found),
+            versions=[] if after else versions(call, found, words),
+            devices=lineage_views.reached(call, session, kept, found, words),
             next_page_token=following,
         )
 
 
 def chosen(
-    call: Call, session: Session, *, name: str, digest: str, content: str, dataset: str
+    call: Call, session: Session, below: tracing.Below, *, name: str, digest: str, content: str, dataset: str
 ) -> list[models.Dataset]:
     """Data sets by what was said of them; raise InvalidError when nothing was."""
     if not (name or digest or content or dataset):
@@ -98,14 +103,7 @@ def chosen(
         raise errors.InvalidError(
             f"over {edges.MOST_DATASETS} versions of data sets fit: say its digest or its content too"
         )
-    return visible(call, session, found)
-
-
-def visible(call: Call, session: Session, found: list[models.Dataset]) -> list[models.Dataset]:
-    """Those that were logged in an experiment which the caller may see; raise NotFoundError for none."""
-    used = edges.children(session)([lineage.dataset(item.id) for item in found])
-    seen = {lineage.key_of(edge.parent) for edge in used if lineage_views.sees(call, edge)}
-    kept = [item for item in found if item.id in seen]
+    kept = visible(call, found, below)
     if not kept:
         raise errors.NotFoundError(
             "no model that this server knows used such a data set; `edgeflow lineage datasets` lists those "
@@ -114,14 +112,28 @@ def visible(call: Call, session: Session, found: list[models.Dataset]) -> list[m
     return kept
 
 
-def versions(call: Call, found: tracing.Reach) -> list[records.ReachedVersion]:
-    """Registered versions that were reached."""
-    named = {item.id: item.name for item in found.datasets}
+def visible(call: Call, found: Sequence[models.Dataset], below: tracing.Below) -> list[models.Dataset]:
+    """Those that were logged in an experiment which the caller may see."""
+    below([lineage.dataset(item.id) for item in found])  # all in one question
+    return [
+        item
+        for item in found
+        if any(lineage_views.sees(call, edge) for edge in below([lineage.dataset(item.id)]))
+    ]
+
+
+def words_of(call: Call, found: tracing.Reach) -> Callable[[Edge], str]:
+    """The steps of ways from these data sets, in words."""
+    return lineage_views.in_words(call, {item.id: item.name for item in found.datasets})
+
+
+def versions(call: Call, found: tracing.Reach, words: Callable[[Edge], str]) -> list[records.ReachedVersion]:
+    """Registered versions that were reached; `words` says a step of the way."""
     return [
         records.ReachedVersion(
             model=name,
             version=number,
-            way=lineage_views.way(call, found.way(lineage.version(name, number)), named),
+            way=[words(edge) for edge in found.way(lineage.version(name, number))],
         )
         for name, number in found.versions()
         if call.sees_model(name)
@@ -139,10 +151,9 @@ def datasets(call: Call) -> records.DatasetList:
             session, query.words, after=(name, identifier) if separator else None, limit=query.limit + 1
         )
         kept, following = views.cut(rows, query.limit, lambda row: f"{row.name}{_SEPARATOR}{row.id}")
-        used = edges.children(session)([lineage.dataset(item.id) for item in kept])
-        seen = {lineage.key_of(edge.parent) for edge in used if lineage_views.sees(call, edge)}
+        seen = visible(call, kept, edges.children(session))
         return records.DatasetList(
-            datasets=[lineage_views.dataset(item) for item in kept if item.id in seen],
+            datasets=[lineage_views.dataset(item) for item in seen],
             next_page_token=following,
         )
 

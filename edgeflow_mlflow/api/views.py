@@ -14,6 +14,7 @@ from edgeflow_agent.wire import documents
 from edgeflow_agent.wire.states import State as Step
 from edgeflow_mlflow.api import records
 from edgeflow_mlflow.db import models
+from edgeflow_mlflow.db.dialects import one_of
 from edgeflow_mlflow.domain import rollouts, summary
 from edgeflow_mlflow.services import deploy, desired
 from edgeflow_mlflow.services.state import State
@@ -82,7 +83,7 @@ def _by_id(session: Session, kind: type[T], ids: set[str]) -> dict[str, T]:
     if not ids:
         return {}
     column = kind.id  # type: ignore[attr-defined]
-    return {row.id: row for row in session.scalars(select(kind).where(column.in_(ids)))}  # type: ignore[attr-defined]
+    return {row.id: row for row in session.scalars(select(kind).where(one_of(session, column, ids)))}  # type: ignore[attr-defined]
 
 
 def model(row: models.Bundle) -> records.Model:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, Boolean, Index, Integer, String, Text
+from sqlalchemy import BigInteger, Boolean, Index, Integer, String, Text, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from edgeflow_mlflow.db.base import ID, PREFIX, Base
@@ -58,6 +58,13 @@ class Served(Base):
         Index("ix_edgeflow_served_target", "target_id", "since"),
         Index("ix_edgeflow_served_bundle", "bundle_id", "target_id", "since"),
         Index("ix_edgeflow_served_until", "until"),
+        Index(
+            "ix_edgeflow_served_open",
+            "bundle_id",
+            "target_id",
+            sqlite_where=text("until IS NULL"),
+            postgresql_where=text("until IS NULL"),
+        ),
     )
 
     id: Mapped[int] = mapped_column(

@@ -191,6 +191,7 @@ class Bundle(Base):
     __table_args__ = (
         Index("ix_edgeflow_bundles_model", "model_name", "model_version"),
         Index("ix_edgeflow_bundles_run", "run_id"),
+        Index("ix_edgeflow_bundles_logged", "model_id"),
         Index("ix_edgeflow_bundles_digest", "digest"),
     )
 

@@ -15,6 +15,7 @@ from edgeflow_agent.drift import baseline_file
 from edgeflow_agent.drift.baseline import Baseline
 from edgeflow_mlflow import errors
 from edgeflow_mlflow.db import models
+from edgeflow_mlflow.db.dialects import inserting
 from edgeflow_mlflow.services import refusals
 from edgeflow_mlflow.services.state import State
 
@@ -84,7 +85,7 @@ def learn(state: State, target_id: str, digest: str, sent: bytes) -> str:
     def keep(session: Session) -> None:
         if not _was_given(session, target_id, digest):
             raise errors.InvalidError("digest names no bundle that this device was ever given")
-        adding = refusals.inserting(session, models.LearnedBaseline.__table__).values(
+        adding = inserting(session, models.LearnedBaseline.__table__).values(
             target_id=target_id,
             sha256=baseline.digest,
             digest=digest,

@@ -13,9 +13,9 @@ from sqlalchemy.orm import Session
 from edgeflow_agent.drift.baseline import Baseline
 from edgeflow_agent.drift.verdict import Status
 from edgeflow_mlflow.db import models
+from edgeflow_mlflow.db.dialects import inserting
 from edgeflow_mlflow.domain import drift
 from edgeflow_mlflow.domain.drift import Persistence, Said
-from edgeflow_mlflow.services import refusals
 from edgeflow_mlflow.services.state import State
 
 # Rows in one transaction, so that nobody waits long for the lock.
@@ -168,7 +168,7 @@ def _write(state: State, judged: Sequence[Judged], rows: Sequence[dict[str, Any]
     if not rows and not windows:
         return
     with state.database.write() as session:
-        adding = refusals.inserting(session, _Table)
+        adding = inserting(session, _Table)
         changed = {
             column.name: adding.excluded[column.name] for column in _Table.c if column.name not in _KEY
         }

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from sqlalchemy import select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from edgeflow_mlflow.db import models
+from edgeflow_mlflow.db.dialects import inserting
 from edgeflow_mlflow.domain import windows
 from edgeflow_mlflow.services.state import State
 
@@ -55,9 +55,3 @@ def of_target(session: Session, target_id: str) -> list[models.RefusedTelemetry]
             .order_by(models.RefusedTelemetry.last_at.desc(), models.RefusedTelemetry.reason)
         )
     )
-
-
-def inserting(session: Session, table: Any) -> Any:
-    """An insert that can say what to do about a row that is there already: each database has its own."""
-    kind = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
-    return kind.insert(table)

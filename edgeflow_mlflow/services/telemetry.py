@@ -19,6 +19,7 @@ from edgeflow_agent.wire.documents import Stored
 from edgeflow_agent.wire.telemetry import TelemetryResponse
 from edgeflow_mlflow import errors
 from edgeflow_mlflow.db import models
+from edgeflow_mlflow.db.dialects import inserting
 from edgeflow_mlflow.domain import windows
 from edgeflow_mlflow.domain.windows import Examined, Incoming, Known
 from edgeflow_mlflow.services import refusals
@@ -82,7 +83,7 @@ def _store(
         rows[key] = _row(target_id, examined, data) | {"received_at": now}
     unjudged = []
     if rows:
-        adding = refusals.inserting(session, _Windows).on_conflict_do_nothing(
+        adding = inserting(session, _Windows).on_conflict_do_nothing(
             index_elements=["target_id", "boot", "seq"]
         )
         returned = adding.returning(_Windows.c.id, _Windows.c.boot, _Windows.c.seq)

@@ -66,7 +66,7 @@ def _trained(state: State, version: str, dataset: models.Dataset, context: str =
 
 def _plan(state: State, dataset: models.Dataset, goes_to: str = "models:/iris/1") -> recall_plan.Plan:
     with state.database.read() as session:
-        reach = tracing.reach(session, [dataset], any_use=False)
+        reach = tracing.reach(session, [dataset], edges.children(session), any_use=False)
         return recall_plan.plan(session, reach, any_use=False, alternatives={"iris": goes_to})
 
 

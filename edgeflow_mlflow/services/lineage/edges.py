@@ -10,9 +10,9 @@ from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from edgeflow_mlflow.db import models
+from edgeflow_mlflow.db.dialects import inserting, one_of
 from edgeflow_mlflow.domain import lineage
 from edgeflow_mlflow.domain.lineage import Edge
-from edgeflow_mlflow.services.refusals import inserting
 
 # SQLite takes 32,766 values in a statement; far fewer keep each one quick.
 CHUNK = 500
@@ -75,8 +75,17 @@ def rename(session: Session, old: str, new: str) -> None:
 
 
 def children(session: Session) -> Callable[[Collection[str]], Iterable[Edge]]:
-    """Edges below nodes, for `lineage.descend`."""
-    return lambda nodes: _where(session, _Edge.parent, nodes)
+    """Edges below nodes, for `lineage.descend`: each node is asked for once."""
+    known: dict[str, list[Edge]] = {}
+
+    def below(nodes: Collection[str]) -> Iterable[Edge]:
+        unknown = [node for node in nodes if node not in known]
+        known.update((node, []) for node in unknown)
+        for edge in _where(session, _Edge.parent, unknown):
+            known[edge.parent].append(edge)
+        return (edge for node in nodes for edge in known[node])
+
+    return below
 
 
 def parents(session: Session) -> Callable[[Collection[str]], Iterable[Edge]]:
@@ -87,7 +96,9 @@ def parents(session: Session) -> Callable[[Collection[str]], Iterable[Edge]]:
 def _where(session: Session, column: Any, nodes: Collection[str]) -> Iterator[Edge]:
     for chunk in chunks(nodes):
         query = select(_Edge.child, _Edge.parent, _Edge.how, _Edge.context, _Edge.experiment_id)
-        for child, parent, how, context, experiment in session.execute(query.where(column.in_(chunk))):
+        for child, parent, how, context, experiment in session.execute(
+            query.where(one_of(session, column, chunk))
+        ):
             yield Edge(child=child, parent=parent, how=how, context=context, experiment_id=experiment)
 
 
@@ -134,7 +145,7 @@ def datasets_by_id(session: Session, ids: Collection[str]) -> dict[str, models.D
     return {
         row.id: row
         for chunk in chunks(ids)
-        for row in session.scalars(select(_Dataset).where(_Dataset.id.in_(chunk)))
+        for row in session.scalars(select(_Dataset).where(one_of(session, _Dataset.id, chunk)))
     }
 
 

@@ -13,7 +13,8 @@ from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session
 
 from edgeflow_mlflow.db import models
-from edgeflow_mlflow.services.lineage.edges import chunks
+from edgeflow_mlflow.db.dialects import one_of
+from edgeflow_mlflow.services.lineage.edges import CHUNK
 
 _Served = models.Served
 
@@ -106,8 +107,11 @@ def on_bundles(
     remaining = sorted(bundle_ids)
     if after is not None:
         remaining = [bundle for bundle in remaining if bundle >= after[0]]
-    for chunk in chunks(remaining):
-        query = select(_Served).where(_Served.bundle_id.in_(chunk))
+    taken = 0
+    size = 8  # a page is often full after a few
+    while remaining[taken:] and len(found) < limit:
+        query = select(_Served).where(one_of(session, _Served.bundle_id, remaining[taken : taken + size]))
+        taken, size = taken + size, min(size * 8, CHUNK)
         if moment is None:
             query = query.where(_Served.until.is_(None))
         else:
@@ -120,8 +124,6 @@ def on_bundles(
         found += session.scalars(
             query.order_by(_Served.bundle_id, _Served.target_id).limit(limit - len(found))
         )
-        if len(found) >= limit:
-            break
     return found
 
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import select, union_all
 from sqlalchemy.orm import Session
 
 from edgeflow_agent.wire.documents import Action
 from edgeflow_mlflow import errors
 from edgeflow_mlflow.db import models
+from edgeflow_mlflow.db.dialects import one_of
 from edgeflow_mlflow.domain import lineage
 from edgeflow_mlflow.domain.lineage import Edge
 from edgeflow_mlflow.services.lineage import edges, serving
+
+Below = Callable[[Collection[str]], Iterable[Edge]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,49 +151,47 @@ class Reach:
         return sorted(found, key=lambda item: (item[0], int(item[1]) if item[1].isdecimal() else 0))
 
 
-def reach(session: Session, datasets: Sequence[models.Dataset], *, any_use: bool) -> Reach:
-    """Follow data sets down to every version and every published bundle."""
-    roots = [lineage.dataset(item.id) for item in datasets]
-    found = lineage.descend(roots, edges.children(session), any_use=any_use)
-    bundles = _bundles(session, found)
-    digests = {digest for _, digest in bundles.values()}
-    by_bundle = {bundle: node for bundle, (node, _) in bundles.items()}
-    node_of = {digest: node for node, digest in bundles.values()}
-    for chunk in edges.chunks(sorted(digests)):
-        same = select(models.Bundle.id, models.Bundle.digest).where(models.Bundle.digest.in_(chunk))
-        for bundle, digest in session.execute(same):
-            by_bundle.setdefault(bundle, node_of[digest])
-    return Reach(datasets=datasets, found=found, bundles=by_bundle, digests=frozenset(digests))
+def reach(session: Session, datasets: Sequence[models.Dataset], below: Below, *, any_use: bool) -> Reach:
+    """Follow data sets down to every version and every published bundle; `below` is `edges.children`."""
+    found = lineage.descend([lineage.dataset(item.id) for item in datasets], below, any_use=any_use)
+    node_of: dict[str, str] = {}  # bundle -> node
+    of_digest: dict[str, str] = {}
+    others: dict[str, str] = {}  # bundle -> digest
+    for identifier, digest, name, version, model_id, run_id in _bundles(session, found):
+        nodes = lineage.version(name, version), lineage.logged(model_id), lineage.run(run_id)
+        node = next((node for node in nodes if node in found), None)
+        if node is None:
+            others[identifier] = digest
+        else:
+            node_of[identifier] = of_digest[digest] = node
+    # The same bytes are the same model, whatever they are called.
+    node_of |= {bundle: of_digest[digest] for bundle, digest in others.items() if digest in of_digest}
+    return Reach(datasets=datasets, found=found, bundles=node_of, digests=frozenset(of_digest))
 
 
-def _bundles(session: Session, found: Collection[str]) -> dict[str, tuple[str, str]]:
-    """Published bundles of the nodes: bundle id -> (node, digest)."""
-    by_kind: dict[str, set[str]] = {"version": set(), "logged": set(), "run": set(), "dataset": set()}
-    for node in found:
-        by_kind[lineage.kind_of(node)].add(node)
-    names = {lineage.name_and_version(node)[0] for node in by_kind["version"]}
-    result: dict[str, tuple[str, str]] = {}
+def _bundles(session: Session, found: Collection[str]) -> set[Any]:
+    """Published bundles of the nodes and those with the same bytes, and some others."""
     bundle = models.Bundle
     columns = select(
         bundle.id, bundle.digest, bundle.model_name, bundle.model_version, bundle.model_id, bundle.run_id
     )
-    for column, values in (
-        (bundle.model_name, names),
-        (bundle.model_id, {lineage.key_of(node) for node in by_kind["logged"]}),
-        (bundle.run_id, {lineage.key_of(node) for node in by_kind["run"]}),
-    ):
-        for chunk in edges.chunks(sorted(values)):
-            for identifier, digest, name, version, model_id, run_id in session.execute(
-                columns.where(column.in_(chunk))
-            ):
-                for node in (
-                    lineage.version(name, version),
-                    lineage.logged(model_id) if model_id else "",
-                    lineage.run(run_id) if run_id else "",
-                ):
-                    if node in found:
-                        result.setdefault(identifier, (node, digest))
-    return result
+    rows: set[Any] = set()
+    for chunk in edges.chunks(found):
+        keys: dict[str, list[str]] = {}
+        for node in chunk:
+            keys.setdefault(lineage.kind_of(node), []).append(lineage.key_of(node))
+        names, _, numbers = zip(*(key.rpartition("/") for key in keys.get("version", ["//"])), strict=True)
+        ways = {
+            # All names with all numbers: an index finds these far quicker than the pairs.
+            "version": one_of(session, bundle.model_name, set(names))
+            & one_of(session, bundle.model_version, set(numbers)),
+            "logged": one_of(session, bundle.model_id, keys.get("logged", ())),
+            "run": one_of(session, bundle.run_id, keys.get("run", ())),
+        }
+        digests = [select(bundle.digest).where(way) for kind, way in ways.items() if kind in keys]
+        if digests:
+            rows.update(session.execute(columns.where(bundle.digest.in_(union_all(*digests)))).tuples())
+    return rows
 
 
 def graph(session: Session, node: str, *, limit: int) -> tuple[list[Edge], bool]:
