@@ -190,7 +190,7 @@ def _bundles(session: Session, found: Collection[str]) -> set[Any]:
         }
         digests = [select(bundle.digest).where(way) for kind, way in ways.items() if kind in keys]
         if digests:
-            rows.update(session.execute(columns.where(bundle.digest.in_(union_all(*digests)))).tuples())
+            rows.update(session.execute(columns.where(bundle.digest.in_(union_all(*digests)))))
     return rows
 
 
