@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import and_, func, select
+from sqlalchemy import Select, Subquery, and_, false, func, or_, select
 from sqlalchemy.orm import Session
 
 from edgeflow_agent.wire.states import State as Step
@@ -47,12 +47,13 @@ class Overview:
 
 def overview(state: State, session: Session, selector: str = "") -> Overview:
     """All targets, or those that a selector picks."""
-    found = list(rows(state, session, selector=selector))
-    return Overview(
-        targets=len(found),
-        flags=Counter(flag for row in found for flag in row.flags),
-        versions=Counter((row.model, row.version) for row in found),
-    )
+    flags: Counter[Flag] = Counter()
+    versions: Counter[tuple[str, str]] = Counter()
+    for row, count in _selected(state, session, selector) if selector else _grouped(state, session):
+        for flag in health.flags(_facts(row)):
+            flags[flag] += count
+        versions[row.model or "", row.version or ""] += count
+    return Overview(targets=versions.total(), flags=flags, versions=versions)
 
 
 def page(
@@ -67,96 +68,111 @@ def page(
     limit: int,
 ) -> list[Row]:
     """Up to `limit` targets after one id that have the flag and serve the model."""
+    said = _Target.presence
+    where = [_Target.id > after]
+    if model:
+        where.append(said["model"].as_string() == model)
+    if version:
+        where.append(said["version"].as_string() == version)
+    deployments: dict[str, str] = {
+        row.id: row.name for row in session.execute(select(models.Deployment.id, models.Deployment.name))
+    }
     kept: list[Row] = []
-    for row in rows(state, session, selector=selector, after=after):
-        if flag and flag not in row.flags:
+    for row, _ in _selected(state, session, selector, where):
+        flags = health.flags(_facts(row))
+        if flag and flag not in flags:
             continue
-        if model and (row.model, row.version if version else "") != (model, version):
-            continue
-        kept.append(row)
+        kept.append(
+            Row(
+                id=row.id,
+                labels=row.labels,
+                flags=flags,
+                model=row.model or "",
+                version=row.version or "",
+                deployment=deployments.get(row.deployment_id or "", ""),
+                step=row.step or "",
+                reason=row.reason or "",
+                drift_alarms=row.drift_alarms,
+                last_seen_at=row.last_seen_at,
+            )
+        )
         if len(kept) >= limit:
             break
     return kept
 
 
-def rows(state: State, session: Session, *, selector: str = "", after: str = "") -> Iterator[Row]:
-    """Targets in order of their id."""
+def _grouped(state: State, session: Session) -> Iterator[tuple[Any, int]]:
+    """All targets, those of which the same is known at once: tens of thousands are a few groups."""
+    known = _known(state).subquery()
+    for row in session.execute(select(*known.c, func.count().label("targets")).group_by(*known.c)):
+        yield row, row.targets
+
+
+def _selected(
+    state: State, session: Session, selector: str, where: Sequence[Any] = ()
+) -> Iterator[tuple[Any, int]]:
+    """Single targets in order of their id."""
     requirements = selectors.parse(selector) if selector else ()
-    digests = _digests(session)
-    deployments: dict[str, str] = {
-        row.id: row.name for row in session.execute(select(models.Deployment.id, models.Deployment.name))
-    }
-    alarms = _alarms(session)
-    execution = models.Execution
-    query = (
+    query = _known(state).add_columns(
+        _Target.id,
+        _Target.labels,
+        _Target.last_seen_at,
+        _Target.deployment_id,
+        models.Execution.reason,
+        *([_Target.presence] if requirements else []),
+    )
+    for row in session.execute(query.where(*where).order_by(_Target.id)).yield_per(500):
+        if not requirements or selectors.matches(requirements, selectors.known(row.labels, row.presence)):
+            yield row, 1
+
+
+def _known(state: State) -> Select[Any]:
+    """What flags are made from, and the model: columns in which many targets are alike."""
+    execution, bundle, rollout, said = models.Execution, models.Bundle, models.Rollout, _Target.presence
+    alarms = _alarms()
+    return (
         select(
-            _Target.id,
-            _Target.labels,
-            _Target.presence,
-            _Target.last_seen_at,
-            _Target.held_at,
-            _Target.deployment_id,
-            _Target.rollout_id,
-            _Target.actual_digest,
+            _Target.last_seen_at.is_not(None).label("was_seen"),
+            func.coalesce(_Target.last_seen_at >= state.online_since, false()).label("is_online"),
+            func.coalesce(said["stale"].as_boolean(), false()).label("is_stale"),
+            _Target.held_at.is_not(None).label("is_held"),
+            or_(
+                _Target.rollout_id.is_(None), func.coalesce(bundle.digest == _Target.actual_digest, false())
+            ).label("in_sync"),
+            func.coalesce(alarms.c.features, 0).label("drift_alarms"),
             execution.state.label("step"),
-            execution.reason,
+            said["model"].as_string().label("model"),
+            said["version"].as_string().label("version"),
         )
+        .select_from(_Target)
         .outerjoin(
             execution,
             and_(execution.target_id == _Target.id, execution.generation == _Target.generation),
         )
-        .where(_Target.id > after)
-        .order_by(_Target.id)
+        .outerjoin(rollout, rollout.id == _Target.rollout_id)
+        .outerjoin(bundle, bundle.id == rollout.bundle_id)
+        .outerjoin(alarms, and_(alarms.c.scope_id == _Target.id, alarms.c.digest == _Target.actual_digest))
     )
-    for row in session.execute(query).yield_per(500):
-        if not selectors.matches(requirements, selectors.known(row.labels, row.presence)):
-            continue
-        drifting = alarms.get((row.id, row.actual_digest), 0)
-        facts = health.Facts(
-            was_seen=row.last_seen_at is not None,
-            is_online=state.is_online(row.last_seen_at),
-            is_stale=bool(row.presence.get("stale")),
-            is_held=row.held_at is not None,
-            in_sync=row.rollout_id is None or digests.get(row.rollout_id) == row.actual_digest,
-            drift_alarms=drifting,
-            step=Step(row.step) if row.step else None,
-        )
-        yield Row(
-            id=row.id,
-            labels=row.labels,
-            flags=health.flags(facts),
-            model=_said(row.presence, "model"),
-            version=_said(row.presence, "version"),
-            deployment=deployments.get(row.deployment_id or "", ""),
-            step=row.step or "",
-            reason=row.reason or "",
-            drift_alarms=drifting,
-            last_seen_at=row.last_seen_at,
-        )
 
 
-def _said(presence: dict[str, Any], name: str) -> str:
-    value = presence.get(name, "")
-    return value if isinstance(value, str) else ""
-
-
-def _digests(session: Session) -> dict[str, str]:
-    """The bundle that each rollout which a target follows brings."""
-    followed = select(_Target.rollout_id).where(_Target.rollout_id.is_not(None)).distinct()
-    found = session.execute(
-        select(models.Rollout.id, models.Bundle.digest)
-        .join(models.Bundle, models.Bundle.id == models.Rollout.bundle_id)
-        .where(models.Rollout.id.in_(followed))
-    )
-    return {row.id: row.digest for row in found}
-
-
-def _alarms(session: Session) -> dict[tuple[str, str], int]:
+def _alarms() -> Subquery:
     """How many features of a target drift, under the model that they were judged with."""
     drift = models.Drift
-    found = session.execute(
-        select(drift.scope_id, drift.digest, func.count())
+    return (
+        select(drift.scope_id, drift.digest, func.count().label("features"))
         .where(drift.scope == "target", drift.alarm.is_(True))
         .group_by(drift.scope_id, drift.digest)
+        .subquery()
     )
-    return {(target, digest): count for target, digest, count in found}
+
+
+def _facts(row: Any) -> health.Facts:
+    return health.Facts(
+        was_seen=row.was_seen,
+        is_online=row.is_online,
+        is_stale=row.is_stale,
+        is_held=row.is_held,
+        in_sync=row.in_sync,
+        drift_alarms=row.drift_alarms,
+        step=Step(row.step) if row.step else None,
+    )

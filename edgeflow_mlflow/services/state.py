@@ -31,13 +31,16 @@ class State:
     now: Callable[[], datetime] = utc_now
 
     def is_online(self, last_seen_at: datetime | None) -> bool:
-        """Whether a target last heard then is there: three heartbeats may be missed, or half a poll."""
-        if last_seen_at is None:
-            return False
+        """Whether a target last heard then is there."""
+        return last_seen_at is not None and last_seen_at >= self.online_since
+
+    @property
+    def online_since(self) -> datetime:
+        """Who was heard from then on is there: three heartbeats may be missed, or half a poll."""
         silence: float = max(
             _MISSED * self.config["devices.heartbeat_s"], 1.5 * self.config["devices.poll_s"]
         )
-        return self.now() - last_seen_at <= timedelta(seconds=silence)
+        return self.now() - timedelta(seconds=silence)
 
     @property
     def deadlines(self) -> Deadlines:
