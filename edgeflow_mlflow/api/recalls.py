@@ -15,6 +15,7 @@ from edgeflow_mlflow.api.publishing import check_seen, publish_for
 from edgeflow_mlflow.api.routing import Call, Policy, Raw, Route
 from edgeflow_mlflow.api.targets import page_number
 from edgeflow_mlflow.db import models
+from edgeflow_mlflow.db.dialects import one_of
 from edgeflow_mlflow.domain import lineage, recalls
 from edgeflow_mlflow.domain.recalls import Candidate, Remedy, Status
 from edgeflow_mlflow.services import revisions
@@ -207,6 +208,7 @@ def _detail(call: Call, recall_id: str) -> records.RecallDetail:
         named = {key: row.name for key, row in edges.datasets_by_id(session, recall.datasets).items()}
         words = lineage_views.in_words(call, named)
         names = _deployment_names(session, {item.target.deployment_id for item in found})
+        served = _model_names(session, {item.serves for item in found})
     return records.RecallDetail(
         recall=_view(recall, found),
         versions=[
@@ -230,6 +232,7 @@ def _detail(call: Call, recall_id: str) -> records.RecallDetail:
                 status=item.status.value,
                 error=item.target.error,
                 serves=item.serves,
+                serves_name=served.get(item.serves, ""),
                 corrected_at=item.corrected_at,
                 last_seen_at=item.last_seen_at,
             )
@@ -254,6 +257,17 @@ def _view(recall: models.Recall, found: Sequence[recall_progress.Progress]) -> r
         counts={status.value: number for status, number in sorted(counts.items())},
         done=open_ones == 0,
     )
+
+
+def _model_names(session: Session, digests: set[str]) -> dict[str, str]:
+    """Name and version of what has these bytes; under several names, of the newest."""
+    bundle = models.Bundle
+    query = select(bundle.digest, bundle.model_name, bundle.model_version).order_by(bundle.created_at)
+    return {
+        digest: f"{name}/{version}"
+        for chunk in edges.chunks(sorted(digests))
+        for digest, name, version in session.execute(query.where(one_of(session, bundle.digest, chunk)))
+    }
 
 
 def _deployment_names(session: Session, ids: set[str]) -> dict[str, str]:

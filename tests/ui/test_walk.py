@@ -6,11 +6,18 @@ import io
 import re
 from pathlib import Path
 
+import mlflow
+import mlflow.data
+import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
+from sklearn.linear_model import LogisticRegression
 
-from tests.harness import Agent, until
+import edgeflow_mlflow
+from edgeflow_mlflow.api import records
+from tests.harness import Agent, deployed, tracking, until
 from tests.ui.conftest import World
 
 pytestmark = pytest.mark.timeout(180)
@@ -166,3 +173,55 @@ def test_a_device_is_asked_with_a_table_and_with_an_image(world: World, page: Pa
     expect(page.locator("form.card img")).to_be_visible()
     page.get_by_role("button", name="Ask", exact=True).click()
     expect(answer).to_contain_text("green")
+
+
+def _log_wheel(data: str, seed: int) -> None:
+    """A version of the model wheel, trained on a data set of that name."""
+    rows = np.random.default_rng(seed).normal(size=(200, 2)).astype(np.float32)
+    with mlflow.start_run():
+        frame = pd.DataFrame(rows, columns=["grip", "slip"])
+        mlflow.log_input(mlflow.data.from_pandas(frame, name=data), context="training")
+        edgeflow_mlflow.log_model(
+            LogisticRegression().fit(rows, rows.sum(axis=1) > 0), samples=rows, registered_model_name="wheel"
+        )
+
+
+def test_a_bad_data_set_is_recalled(world: World, page: Page) -> None:
+    with tracking(world.server.address):
+        _log_wheel("slippery", seed=1)
+    client = world.server.client
+    agent = world.agent("robot-wheel", {"site": "turin"})
+    where = records.Place(targets=["robot-wheel"])
+    client.create_deployment(records.DeploymentCreate(name="wheel", model_uri="models:/wheel/1", where=where))
+    deployed(world.server, "wheel")
+    with tracking(world.server.address):
+        _log_wheel("dry", seed=2)
+    go(world, page, "lineage?target=robot-wheel")
+    page.get_by_role("region", name="Data").get_by_role("link", name="slippery").click()
+    page.get_by_role("link", name="Recall this data").click()
+    page.get_by_role("button", name="Show the plan").click()
+    planned = page.locator("form.card tbody tr")
+    expect(planned).to_have_count(1)
+    expect(planned).to_contain_text("robot-wheel")
+    expect(planned).to_contain_text("models:/wheel/2")
+    page.get_by_label("Why").fill("the floor was wet")
+    page.get_by_role("button", name="Recall from 1 device").click()
+    expect(page.get_by_role("dialog")).to_contain_text("1 device goes to a clean version")
+    confirm(page, "Recall")
+    made = page.locator("section.card", has_text="the floor was wet")
+    expect(made).to_contain_text("slippery")
+    expect(made.locator(".badge", has_text="done")).to_be_visible(timeout=SLOWLY)
+    expect(made.locator("tbody tr")).to_contain_text("wheel/2", timeout=SLOWLY)
+    until(lambda: agent.serves() == ("wheel", "2"), "the clean version")
+    made.get_by_role("button", name="Lift").click()
+    page.get_by_role("dialog").get_by_label("Why").fill("it was water, not oil")
+    confirm(page, "Lift it")
+    expect(made.locator(".badge", has_text="lifted")).to_be_visible()
+
+
+def test_any_device_can_be_named(world: World, page: Page) -> None:
+    go(world, page, "lineage")
+    field = page.get_by_label("From a device back")
+    field.fill("robot-01")
+    field.press("Enter")
+    expect(page.get_by_role("region", name="Version")).to_contain_text("arm 1")

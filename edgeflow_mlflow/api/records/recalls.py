@@ -104,7 +104,8 @@ class RecallDevice(Output, frozen=True):
     goes_to: str
     status: str
     error: str
-    serves: str
+    serves: str  # the digest
+    serves_name: str  # name/version, empty when this server never published it
     corrected_at: datetime | None
     last_seen_at: datetime | None
 

@@ -724,6 +724,7 @@ export interface RecallDevice {
   "status": string;
   "error": string;
   "serves": string;
+  "serves_name": string;
   "corrected_at": string | null;
   "last_seen_at": string | null;
 }
