@@ -55,6 +55,22 @@ def test_over_evidentlys_bins_again_and_again(n: int, seed: int) -> None:
         assert made[Statistic.JS_DISTANCE_NAT_STURGES].value == pytest.approx(expected, abs=0.005)
 
 
+@pytest.mark.parametrize("shift", [0.0, 0.5, 1.0, 2.0, 3.0, 5.0, 8.0])
+@pytest.mark.parametrize("n", [600, 20_000])
+def test_over_evidentlys_bins_however_far_it_moved(n: int, shift: float) -> None:
+    """The tolerances of docs/adr/0023."""
+    for seed in range(4):
+        dice = rng(seed)
+        reference, current = dice.normal(size=n), dice.normal(shift, 1, 2_000)
+        made = measure(window(numeric(reference), current))
+        expected = evidently.psi(reference, current)
+        assert made[Statistic.PSI_STURGES].value == pytest.approx(expected, abs=0.01, rel=0.04)
+        expected = evidently.kl_div(reference, current)
+        assert made[Statistic.KL_NAT_STURGES].value == pytest.approx(expected, abs=0.005, rel=0.05)
+        expected = evidently.jensenshannon(reference, current)
+        assert made[Statistic.JS_DISTANCE_NAT_STURGES].value == pytest.approx(expected, abs=0.005)
+
+
 @pytest.mark.parametrize("name", FEW)
 def test_over_few_values_it_is_exact(name: str) -> None:
     made, samples = found(name), CASES[name]
