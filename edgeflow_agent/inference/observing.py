@@ -180,7 +180,7 @@ def _joined(parts: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
 
 def _thinned(item: Taken) -> Taken:
     """The request, with some rows of very many, evenly picked."""
-    if item.size <= _MOST_ROWS:
+    if item.size <= _MOST_ROWS:  # a row takes a byte at least
         return item
     rows = {len(value) for value in (*item.feed.values(), *item.outputs) if _has_rows(value)}
     if len(rows) != 1 or (count := rows.pop()) <= _MOST_ROWS:
