@@ -196,6 +196,7 @@ def test_a_bad_data_set_is_recalled(world: World, page: Page) -> None:
     deployed(world.server, "wheel")
     with tracking(world.server.address):
         _log_wheel("dry", seed=2)
+    until(lambda: client.model_version("wheel", "2").verdict == "deployable", "version 2 to be checked")
     go(world, page, "lineage?target=robot-wheel")
     page.get_by_role("region", name="Data").get_by_role("link", name="slippery").click()
     page.get_by_role("link", name="Recall this data").click()
