@@ -169,8 +169,8 @@ def reach(session: Session, datasets: Sequence[models.Dataset], below: Below, *,
     return Reach(datasets=datasets, found=found, bundles=node_of, digests=frozenset(of_digest))
 
 
-def _bundles(session: Session, found: Collection[str]) -> set[Any]:
-    """Published bundles of the nodes and those with the same bytes, and some others."""
+def _bundles(session: Session, found: Collection[str]) -> list[Any]:
+    """Published bundles of the nodes and those with the same bytes, and some others, always in one order."""
     bundle = models.Bundle
     columns = select(
         bundle.id, bundle.digest, bundle.model_name, bundle.model_version, bundle.model_id, bundle.run_id
@@ -191,7 +191,7 @@ def _bundles(session: Session, found: Collection[str]) -> set[Any]:
         digests = [select(bundle.digest).where(way) for kind, way in ways.items() if kind in keys]
         if digests:
             rows.update(session.execute(columns.where(bundle.digest.in_(union_all(*digests)))))
-    return rows
+    return sorted(rows)
 
 
 def graph(session: Session, node: str, *, limit: int) -> tuple[list[Edge], bool]:
