@@ -10,14 +10,13 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from edgeflow_mlflow import errors
-from edgeflow_mlflow.api import lineage_views, recall_page, records, tracing, views
+from edgeflow_mlflow.api import lineage_views, recall_page, recall_views, records, tracing, views
 from edgeflow_mlflow.api.publishing import check_seen, publish_for
 from edgeflow_mlflow.api.routing import Call, Policy, Raw, Route
 from edgeflow_mlflow.api.targets import page_number
 from edgeflow_mlflow.db import models
-from edgeflow_mlflow.db.dialects import one_of
 from edgeflow_mlflow.domain import lineage, recalls
-from edgeflow_mlflow.domain.recalls import Candidate, Remedy, Status
+from edgeflow_mlflow.domain.recalls import Candidate, Remedy
 from edgeflow_mlflow.services import revisions
 from edgeflow_mlflow.services.lineage import (
     edges,
@@ -38,7 +37,9 @@ def plan(call: Call) -> records.RecallPlan:
     """What a recall would do."""
     found = _plan(call, call.body)
     with call.state.database.read() as session:
-        names = _deployment_names(session, {item.row.deployment_id or "" for item in found.devices})
+        names = recall_views.deployment_names(
+            session, {item.row.deployment_id or "" for item in found.devices}
+        )
     devices = [
         records.PlannedDevice(
             target=item.row.target_id,
@@ -135,7 +136,7 @@ def create(call: Call) -> records.RecallDetail:
     body: records.RecallCreate = call.body
     recall = recalling.begin(call.state, _plan(call, body), why=body.why, actor=call.actor.name)
     _carry_out(call, recall, dict(body.go_to))
-    return _detail(call, recall.id)
+    return recall_views.detail(call, recall.id)
 
 
 def resume(call: Call) -> records.RecallDetail:
@@ -145,7 +146,7 @@ def resume(call: Call) -> records.RecallDetail:
     if recall.lifted_at is not None:
         raise errors.ConflictError(f"recall {recall.id} was lifted; begin another one")
     _carry_out(call, recall, {name: uri for name, uri in recall.plan["alternatives"].items() if uri})
-    return _detail(call, recall.id)
+    return recall_views.detail(call, recall.id)
 
 
 def _carry_out(call: Call, recall: models.Recall, go_to: dict[str, str]) -> None:
@@ -183,7 +184,8 @@ def listing(call: Call) -> records.RecallList:
         found = session.scalars(rows.offset(offset).limit(query.limit + 1)).all()
         return records.RecallList(
             recalls=[
-                _view(row, recall_progress.of(call.state, session, row)) for row in found[: query.limit]
+                recall_views.view(row, recall_progress.of(call.state, session, row))
+                for row in found[: query.limit]
             ],
             next_page_token=str(offset + query.limit) if len(found) > query.limit else "",
         )
@@ -191,98 +193,20 @@ def listing(call: Call) -> records.RecallList:
 
 def show(call: Call) -> records.RecallDetail:
     """A recall and every device of it."""
-    return _detail(call, call.path["recall_id"])
+    return recall_views.detail(call, call.path["recall_id"])
 
 
 def lift(call: Call) -> records.RecallDetail:
     """End a recall."""
     body: records.RecallLift = call.body or records.RecallLift()
     recalling.lift(call.state, call.path["recall_id"], actor=call.actor.name, why=body.why)
-    return _detail(call, call.path["recall_id"])
-
-
-def _detail(call: Call, recall_id: str) -> records.RecallDetail:
-    with call.state.database.read() as session:
-        recall = recalling.get(session, recall_id)
-        found = recall_progress.of(call.state, session, recall)
-        named = {key: row.name for key, row in edges.datasets_by_id(session, recall.datasets).items()}
-        words = lineage_views.in_words(call, named)
-        names = _deployment_names(session, {item.target.deployment_id for item in found})
-        served = _model_names(session, {item.serves for item in found})
-    return records.RecallDetail(
-        recall=_view(recall, found),
-        versions=[
-            records.ReachedVersion(
-                model=item["model"],
-                version=item["version"],
-                way=[words(edge) for edge in lineage.from_rows(item["way"])],
-            )
-            for item in recall.plan["versions"]
-            if call.sees_model(item["model"])
-        ],
-        devices=[
-            records.RecallDevice(
-                target=item.target.target_id,
-                deployment=names.get(item.target.deployment_id, ""),
-                model=item.target.model_name,
-                version=item.target.model_version,
-                bonds=item.target.bonds,
-                remedy=item.target.remedy,
-                goes_to=item.target.goes_to,
-                status=item.status.value,
-                error=item.target.error,
-                serves=item.serves,
-                serves_name=served.get(item.serves, ""),
-                corrected_at=item.corrected_at,
-                last_seen_at=item.last_seen_at,
-            )
-            for item in found
-        ],
-    )
-
-
-def _view(recall: models.Recall, found: Sequence[recall_progress.Progress]) -> records.RecallView:
-    counts = Counter(item.status for item in found)
-    open_ones = counts[Status.UNDER_WAY] + counts[Status.FAILED] + counts[Status.UNMANAGED]
-    return records.RecallView(
-        id=recall.id,
-        why=recall.why,
-        datasets=sorted({f"{item['name']} ({item['digest']})" for item in recall.plan["datasets"]}),
-        any_use=recall.any_use,
-        created_at=recall.created_at,
-        created_by=recall.created_by,
-        lifted_at=recall.lifted_at,
-        lifted_by=recall.lifted_by,
-        lift_why=recall.lift_why,
-        counts={status.value: number for status, number in sorted(counts.items())},
-        done=open_ones == 0,
-    )
-
-
-def _model_names(session: Session, digests: set[str]) -> dict[str, str]:
-    """Name and version of what has these bytes; under several names, of the newest."""
-    bundle = models.Bundle
-    query = select(bundle.digest, bundle.model_name, bundle.model_version).order_by(bundle.created_at)
-    return {
-        digest: f"{name}/{version}"
-        for chunk in edges.chunks(sorted(digests))
-        for digest, name, version in session.execute(query.where(one_of(session, bundle.digest, chunk)))
-    }
-
-
-def _deployment_names(session: Session, ids: set[str]) -> dict[str, str]:
-    rows = select(models.Deployment.id, models.Deployment.name)
-    return {
-        identifier: name
-        for chunk in edges.chunks(sorted(ids))
-        for identifier, name in session.execute(rows.where(models.Deployment.id.in_(chunk)))
-    }
+    return recall_views.detail(call, call.path["recall_id"])
 
 
 def report(call: Call) -> records.RecallReport | Raw:
     """Evidence for whoever was not there."""
     query: records.RecallReportQuery = call.query
-    detail = _detail(call, call.path["recall_id"])
+    detail = recall_views.detail(call, call.path["recall_id"])
     with call.state.database.read() as session:
         recall = recalling.get(session, detail.recall.id)
         served = [
