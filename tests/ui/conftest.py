@@ -75,6 +75,12 @@ class World:
         self.server.stop()
 
 
+def loaded(page: Page) -> None:
+    """Wait until one of our pages shows what it asked for."""
+    expect(page.locator("edgeflow-app h1").first).to_be_visible()
+    expect(page.locator("edgeflow-app [aria-busy=true]")).to_have_count(0)
+
+
 def _double(*, fails: bool) -> ModelProto:
     """Twice the input; the bad one asks for a row that is mostly not there."""
     nodes = [helper.make_node("Add", ["x", "x"], ["y"])]
