@@ -12,7 +12,6 @@ from edgeflow_agent.inference.http_protocol import Connection
 from edgeflow_agent.inference.http_reader import Limits
 from edgeflow_agent.inference.known_heads import KnownHeads
 from edgeflow_agent.inference.messages import Application
-from edgeflow_agent.inference.outbox import Outbox
 
 _BACKLOG = 512
 _RECEIVED_AT_ONCE = 64 * 1024
@@ -103,9 +102,8 @@ class HttpServer:
         """Begin to accept connections."""
         loop = asyncio.get_running_loop()
         create = loop.create_unix_server if self._listener.family == socket.AF_UNIX else loop.create_server
-        outbox = Outbox(loop)
         self._server = await create(
-            lambda: Connection(self._app, self._limits, self._connections, self._heads, self._buffer, outbox),
+            lambda: Connection(self._app, self._limits, self._connections, self._heads, self._buffer),
             sock=self._listener,
             backlog=_BACKLOG,
         )

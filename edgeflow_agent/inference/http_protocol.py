@@ -8,7 +8,6 @@ import time
 from edgeflow_agent.inference.http_reader import Limits, RequestReader
 from edgeflow_agent.inference.known_heads import KnownHeads
 from edgeflow_agent.inference.messages import Application, Request, Response, head
-from edgeflow_agent.inference.outbox import Outbox
 
 _READ_AHEAD = 32  # pipelined requests that wait before reading pauses
 _LINGER_S = 2.0  # how long a refused sender is listened to, so that it gets to read the refusal
@@ -25,13 +24,11 @@ class Connection(asyncio.BufferedProtocol):
         connections: set[Connection],
         heads: KnownHeads,
         buffer: memoryview,
-        outbox: Outbox,
     ) -> None:
         """`buffer` is for what is being received: all connections of a loop may share one."""
         self._app = app
         self._limits = limits
         self._connections = connections
-        self._outbox = outbox
         self._reader = RequestReader(limits, heads, buffer, self._go_ahead)
         self._queue = self._reader.requests
         self._transport: asyncio.Transport | None = None
@@ -75,7 +72,6 @@ class Connection(asyncio.BufferedProtocol):
 
     def eof_received(self) -> bool:
         """The client sends no more; what it asked for is still answered."""
-        self._outbox.flush()
         if self._busy is None and not self._queue:
             return False
         self._stopping = True
@@ -95,7 +91,7 @@ class Connection(asyncio.BufferedProtocol):
     def _go_ahead(self) -> None:
         # While earlier requests are being answered this would stand in their place.
         if self._transport is not None and self._busy is None and not self._queue:
-            self._outbox.send(self._transport, b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _pump(self) -> None:
         """Answer what is whole, in order, as long as nothing is in work and the client reads."""
@@ -131,14 +127,13 @@ class Connection(asyncio.BufferedProtocol):
             return
         keep_alive = request.keep_alive and not (self._stopping and not self._queue)
         body = b"" if request.method == b"HEAD" else response.body
-        self._outbox.send(self._transport, head(response, keep_alive=keep_alive) + body)
+        self._transport.write(head(response, keep_alive=keep_alive) + body)
         if not keep_alive:
             self._queue.clear()
             self._closing_at = time.monotonic() + _LINGER_S
             self._close()
 
     def _close(self) -> None:
-        self._outbox.flush()
         if self._transport is not None:
             self._transport.close()
 
@@ -146,7 +141,6 @@ class Connection(asyncio.BufferedProtocol):
         """Answer for the last time. Closing at once while the client still sends would reset the
         connection and lose the answer, so it is listened to for a moment."""
         assert self._transport is not None
-        self._outbox.flush()
         self._transport.write(head(response, keep_alive=False) + response.body)
         self._closing_at = time.monotonic() + _LINGER_S
         if self._transport.can_write_eof():

@@ -102,6 +102,7 @@ class ServingThread:
             self._slot,
             self.metrics,
             self.observer,
+            asyncio.get_running_loop(),
             timeout_s=config.timeout_s,
             queue=config.queue,
             max_concurrent=config.max_concurrent,

@@ -22,7 +22,6 @@ from edgeflow_agent.inference.messages import Request, Response
 from edgeflow_agent.inference.protocols import quick
 from edgeflow_agent.wire.documents import Column, Interface, TensorSpec
 from tests.agent.served import receive
-from tests.agent.turns import Turns
 
 # ---- heads
 
@@ -67,9 +66,7 @@ def talk(
     wire = Wire()
     buffer = memoryview(bytearray(4096))
     with mock.patch.object(http_reader, "LARGE", large):
-        connection = Connection(
-            app, Limits(max_head=2000, max_body=2000), set(), heads, buffer, Turns().outbox()
-        )
+        connection = Connection(app, Limits(max_head=2000, max_body=2000), set(), heads, buffer)
         connection.connection_made(wire)
         for part in parts:
             receive(connection, part)

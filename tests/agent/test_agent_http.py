@@ -28,7 +28,6 @@ from edgeflow_agent.runtime.serving import ServingThread
 from edgeflow_agent.wire.documents import Column, Interface, ModelRef
 from tests.agent.conftest import failing, linear, model_bytes, request, settings, wait_for
 from tests.agent.served import receive
-from tests.agent.turns import Turns
 
 Serve = Callable[..., ServingThread]
 
@@ -465,7 +464,7 @@ def test_no_bytes_break_a_connection(pieces: list[bytes], step: int) -> None:
         return Response(200, b"{}")
 
     buffer = memoryview(bytearray(64))
-    connection = Connection(app, Limits(max_body=1000), set(), KnownHeads(), buffer, Turns().outbox())
+    connection = Connection(app, Limits(max_body=1000), set(), KnownHeads(), buffer)
     transport = NoTransport()
     connection.connection_made(transport)
     data = b"".join(pieces)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import collections
 from collections.abc import Callable
 from typing import Any, cast
-
-from edgeflow_agent.inference.outbox import Outbox
 
 
 class Turns:
@@ -18,9 +17,13 @@ class Turns:
     def call_soon(self, call: Callable[[], Any]) -> None:
         self._ready.append(call)
 
-    def turn(self) -> None:
-        for _ in range(len(self._ready)):
+    def turn(self) -> bool:
+        """Whether there was something to do."""
+        count = len(self._ready)
+        for _ in range(count):
             self._ready.popleft()()
+        return bool(count)
 
-    def outbox(self) -> Outbox:
-        return Outbox(cast("Any", self))
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        return cast("Any", self)

@@ -26,6 +26,7 @@ from edgeflow_mlflow.api import responses, routing, table
 from edgeflow_mlflow.cli.main import main as server_cli
 from edgeflow_mlflow.domain import projection, summary
 from edgeflow_mlflow.plugin import deploy_keys
+from tests.agent.turns import Turns
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -259,7 +260,7 @@ def test_the_routes_are_exactly_those_of_the_table() -> None:
 
 def test_the_routes_of_a_device_are_exactly_those_of_its_table() -> None:
     model_slot, metrics = slot.Slot(), device_metrics.Metrics()
-    answers = predictor.Predictor(model_slot, metrics, Observer())
+    answers = predictor.Predictor(model_slot, metrics, Observer(), Turns().loop)
     known = device_routes.Routes(model_slot, answers, metrics).known()
     part = section("docs/serving.md", "## Protocols")
     documented = re.findall(r"^\| `([A-Z]+ /[^`]+)` \|", part, re.MULTILINE)
