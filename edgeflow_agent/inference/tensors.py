@@ -20,14 +20,14 @@ _LARGEST_EMPTY = 1 << 20
 _EXAMPLE_VALUES = {"tensor(string)": '"text"', "tensor(bool)": "true"}
 
 
-def parse(body: bytes, *, constants: bool = False) -> Any:
+def parse(body: bytes | memoryview, *, constants: bool = False) -> Any:
     """The JSON value of a request body. `constants` takes the NaN and Infinity that Python's clients write
     as well, though they are no JSON."""
     if not body:
         raise errors.InputError("the body is empty; send JSON, for example [5.1, 3.5, 1.4, 0.2]")
     try:
-        if constants and (b"NaN" in body or b"Infinity" in body):
-            return json.loads(body)
+        if constants and (b"NaN" in (text := bytes(body)) or b"Infinity" in text):
+            return json.loads(text)
         return msgspec.json.decode(body)
     except (msgspec.MsgspecError, ValueError) as error:
         raise errors.InputError(f"the body is not valid JSON: {error}") from error

@@ -34,10 +34,10 @@ def read(request: Request, serving: Serving) -> Asked:
             "(edgeflow_mlflow.log_model(steps=…)), or send the tensor",
         )
     if steps is not None and steps.takes_input:
-        feed = steps.before(tensors.parse(request.text) if kind == JSON else request.body)
+        feed = steps.before(tensors.parse(request.body) if kind == JSON else request.body)
         return Asked(feed, functools.partial(answer, serving, request.query, feed))
     if kind == JSON:
-        body = request.text
+        body = request.body
         plain = serving.quick_decode(body) or tensors.decode(tensors.parse(body), serving.interface)
     else:
         plain = raw.decode(request.body, serving.interface, _shape(request))

@@ -16,11 +16,12 @@ import numpy as np
 
 from edgeflow_agent.wire.documents import Interface, TensorSpec
 
-Decode = Callable[[bytes], dict[str, Any] | None]
+Decode = Callable[[bytes | memoryview], dict[str, Any] | None]
 
 _DTYPES: dict[str, Any] = {"tensor(float)": np.float32, "tensor(double)": np.float64}
 _MOST_DIMENSIONS = 6
 _LONG = 1024  # bytes of a body from which packing is faster
+_HEAD = 64  # bytes of a body that tell which form it has
 
 
 def plan(interface: Interface) -> Decode:
@@ -37,7 +38,7 @@ def plan(interface: Interface) -> Decode:
     dtype, name = _DTYPES[spec.dtype], spec.name
     inner = tuple(spec.shape[1:])
 
-    def decode(body: bytes) -> dict[str, Any] | None:
+    def decode(body: bytes | memoryview) -> dict[str, Any] | None:
         try:
             batch = read(body)
             array = np.array(batch, dtype) if len(body) < _LONG else _packed(batch, len(spec.shape), dtype)
@@ -76,7 +77,7 @@ def _fits(given: Sequence[int], inner: Sequence[Any]) -> bool:
     )
 
 
-def _reader(spec: TensorSpec, columns: Sequence[str]) -> Callable[[bytes], Any]:
+def _reader(spec: TensorSpec, columns: Sequence[str]) -> Callable[[bytes | memoryview], Any]:
     """What gives the nested lists of a body, a batch in any case; it raises when the body is none of those
     that are known here."""
     rank = len(spec.shape)
@@ -95,13 +96,14 @@ def _reader(spec: TensorSpec, columns: Sequence[str]) -> Callable[[bytes], Any]:
     begin_of_batch, begin_of_one = b"[" * rank, b"[" * (rank - 1)
     values = msgspec.structs.astuple
 
-    def read(body: bytes) -> Any:
-        if body.startswith(begin_of_batch):
+    def read(body: bytes | memoryview) -> Any:
+        head = bytes(body[:_HEAD])
+        if head.startswith(begin_of_batch):
             return batch_of(body)
-        if body.startswith(begin_of_one):
+        if head.startswith(begin_of_one):
             return (one_of(body),)
-        if body.startswith(b'{"inputs"'):
-            if body.find(b"{", 1, 64) > 0:
+        if head.startswith(b'{"inputs"'):
+            if head.find(b"{", 1) > 0:
                 return named_of(body).f0.f0
             return plain_of(body).f0
         if record_of is None:
@@ -122,5 +124,5 @@ def _is_fixed(size: Any) -> bool:
     return isinstance(size, int) and size >= 0
 
 
-def _never(_body: bytes) -> None:
+def _never(_body: bytes | memoryview) -> None:
     return None
