@@ -12,7 +12,7 @@ from typing import Any
 import httptools
 from msgspec import structs
 
-from edgeflow_agent.inference.known_heads import KnownHeads
+from edgeflow_agent.inference.known_heads import LONGEST, KnownHeads
 from edgeflow_agent.inference.large_body import LARGE, LargeBody
 from edgeflow_agent.inference.messages import KEPT_HEADERS, Request, Response
 from edgeflow_agent.inference.refusals import refusal
@@ -82,14 +82,15 @@ class RequestReader:
         if self._large is not None:
             self._receive_large(self._large, count)
         elif self.refusal is None:
-            self._receive(bytes(self._buffer[:count]))
+            self._receive(count)
 
-    def _receive(self, data: bytes) -> None:
+    def _receive(self, count: int) -> None:
         if self.phase == "idle":
-            known = self._heads.find(data)
-            if known is not None and self._is_all(data, *known):
+            known = self._heads.find(bytes(self._buffer[: min(count, LONGEST)]))
+            if known is not None and self._is_all(count, *known):
                 return
             self.enter("head")
+        data = bytes(self._buffer[:count])
         self._at_start, self.silent = self.silent, False
         self._begun = 0
         self._received = data
@@ -101,16 +102,16 @@ class RequestReader:
             # This one would wait for a body that it will never see.
             self._parser = httptools.HttpRequestParser(self)
 
-    def _is_all(self, data: bytes, request: Request, length: int, end: int) -> bool:
-        """Whether `data` is this request, with a body of that length after `end`, and nothing else."""
-        missing = length - len(data) + end
+    def _is_all(self, count: int, request: Request, length: int, end: int) -> bool:
+        """Whether what has come is this request, with a body of that length after `end`, and nothing else."""
+        missing = length - count + end
         if missing == 0:
-            self.requests.append(structs.replace(request, body=data[end:]))
+            self.requests.append(structs.replace(request, body=bytes(self._buffer[end:count])))
             self.phase_since = time.monotonic()
             return True
         if missing < LARGE:
             return False
-        self._begin_large(request, length, memoryview(data)[end:])
+        self._begin_large(request, length, self._buffer[end:count])
         return True
 
     def _receive_large(self, large: LargeBody, count: int) -> None:

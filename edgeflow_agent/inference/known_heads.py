@@ -9,7 +9,7 @@ from __future__ import annotations
 from edgeflow_agent.inference.messages import Request
 
 _MOST = 128
-_LONGEST = 1024
+LONGEST = 1024
 _END = b"\r\n\r\n"
 
 
@@ -22,7 +22,7 @@ class KnownHeads:
     def find(self, data: bytes) -> tuple[Request, int, int] | None:
         """Where `data` begins with a known head: the request without its body, the length that the body will
         have, and where it begins. `data` begins where a request begins."""
-        end = data.find(_END, 0, _LONGEST) + 4
+        end = data.find(_END, 0, LONGEST) + 4
         if end < 4:
             return None
         known = self._requests.get(data[:end])
@@ -31,7 +31,7 @@ class KnownHeads:
     def remember(self, data: bytes, request: Request, length: int) -> None:
         """Keep the head at the beginning of `data`, which the parser took for this request without its body,
         of `length` bytes as its Content-Length says, on a connection that is kept."""
-        end = data.find(_END, 0, _LONGEST) + 4
+        end = data.find(_END, 0, LONGEST) + 4
         if end < 4:
             return
         if len(self._requests) >= _MOST:

@@ -28,16 +28,22 @@ _FORMS: dict[str, np.dtype[Any]] = {
 def decode(body: bytes | memoryview, interface: Interface, shape: str) -> dict[str, Any]:
     """The feed from little-endian bytes; `shape` is what the caller says, as in `1,3,224,224`, or empty.
     Raise InputError."""
-    inputs = [spec for spec in interface.inputs if not tensors.is_optional(spec)]
-    if len(inputs) != 1:
+    spec, sizes = _form(interface.inputs, shape, len(body))
+    return {spec.name: from_bytes(body, spec, sizes)}
+
+
+@functools.lru_cache(64)
+def _form(inputs: Sequence[TensorSpec], shape: str, size: int) -> tuple[TensorSpec, tuple[int, ...]]:
+    """The one input, and its shape. Kept, because one request is mostly like the one before."""
+    needed = [spec for spec in inputs if not tensors.is_optional(spec)]
+    if len(needed) != 1:
         raise errors.InputError(
-            f"raw bytes are for a model with one input; this one takes {tensors.listing(interface.inputs)}"
+            f"raw bytes are for a model with one input; this one takes {tensors.listing(inputs)}"
         )
-    spec = inputs[0]
+    spec = needed[0]
     if spec.dtype not in _FORMS:
         raise errors.InputError(f"input {spec.name!r} takes strings, which have no raw form; send JSON")
-    sizes = _said(shape) if shape else _inferred(spec, len(body), _FORMS[spec.dtype].itemsize)
-    return {spec.name: from_bytes(body, spec, sizes)}
+    return spec, _said(shape) if shape else _inferred(spec, size, _FORMS[spec.dtype].itemsize)
 
 
 def has_form(outputs: Sequence[TensorSpec]) -> bool:
