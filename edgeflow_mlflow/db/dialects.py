@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from sqlalchemy import ARRAY, ColumnElement, String, any_, bindparam
+from sqlalchemy import ARRAY, ColumnElement, String, any_, bindparam, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -23,6 +23,14 @@ def one_of(session: Session, column: Any, values: Collection[str]) -> ColumnElem
     else:
         found = column.in_(values)
     return found
+
+
+def lock(session: Session, key: int, *, shared: bool) -> None:
+    """Hold the lock of this key to the end of the transaction, with others that share it or alone. SQLite has
+    one writer at a time, which is lock enough."""
+    if _is_postgresql(session):
+        take = func.pg_advisory_xact_lock_shared if shared else func.pg_advisory_xact_lock
+        session.execute(select(take(key)))
 
 
 def _is_postgresql(session: Session) -> bool:

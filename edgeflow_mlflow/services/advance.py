@@ -206,6 +206,7 @@ def assign(state: State, session: Session, rollout: models.Rollout, targets: Seq
     """Give these members, which the caller has locked, the model of the rollout; nothing while a recall holds
     that back."""
     bundle = session.get_one(models.Bundle, rollout.bundle_id)
+    recalled.settle(session)
     if recalled.holding(session, bundle) is not None:
         return
     before = {target.id: target.rollout_id for target in targets}

@@ -43,6 +43,7 @@ def begin(
     """A new rollout over these targets, which the caller has locked; the one before it ends. Nobody has been
     given anything yet: `advance` does that. Raise ConflictError when a recall holds the model back."""
     now = state.now()
+    recalled.settle(session)
     recalled.refuse(session, session.get_one(models.Bundle, what.bundle_id))
     end_open(state, session, deployment, rollouts.Event.SUPERSEDE, "a newer rollout took over", actor=actor)
     last = session.scalar(

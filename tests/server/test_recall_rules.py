@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -12,7 +15,7 @@ from edgeflow_mlflow.db import models
 from edgeflow_mlflow.domain import differences, lineage, recalls
 from edgeflow_mlflow.domain.lineage import Edge
 from edgeflow_mlflow.domain.recalls import Candidate, Remedy, Stand, Status
-from edgeflow_mlflow.services import advance, control, deploy, revisions
+from edgeflow_mlflow.services import advance, control, deploy, desired, revisions
 from edgeflow_mlflow.services.lineage import edges, recall_plan, recall_progress, recalling, tracing
 from edgeflow_mlflow.services.state import State
 from tests.server.conftest import add_bundle, add_target
@@ -206,6 +209,42 @@ def test_a_second_look_finds_what_was_deployed_meanwhile(state: State) -> None:
     with state.database.read() as session:
         row = session.get_one(models.Recall, recall.id)
         assert len(recall_progress.of(state, session, row)) == 2
+
+
+def test_a_recall_waits_for_who_gives_out_a_model_meanwhile(
+    state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = _dataset(state)
+    _trained(state, "2", bad)
+    _trained(state, "1", _dataset(state, "good"))
+    add_target(state, "one")
+    before = _plan(state, bad)
+    given, go_on, begun = threading.Event(), threading.Event(), threading.Event()
+    assign = desired.assign
+
+    def slowly(*args: Any) -> dict[str, str]:
+        executions = assign(*args)
+        given.set()
+        assert go_on.wait(20)
+        return executions
+
+    def begin() -> None:
+        recalling.begin(state, before, why="bad", actor="me")
+        begun.set()
+
+    monkeypatch.setattr(desired, "assign", slowly)
+    with ThreadPoolExecutor() as pool:
+        deploying = pool.submit(_deploy, state, "2", "one")
+        assert given.wait(20)
+        beginning = pool.submit(begin)
+        assert not begun.wait(0.5), "what is being given out is not committed"
+        go_on.set()
+        deploying.result(20)
+        beginning.result(20)
+    assert [item.row.target_id for item in _plan(state, bad).devices] == ["one"]
+    add_target(state, "two")
+    with pytest.raises(errors.ConflictError, match="recall lift"):
+        deploy.create(state, "more", where=deploy.Where(targets=("two",)), what=_what("2"), actor="x")
 
 
 def test_what_one_side_does_not_have_is_a_difference_or_the_same() -> None:

@@ -6,11 +6,19 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session, defer
 
 from edgeflow_mlflow import errors
-from edgeflow_mlflow.db import models
+from edgeflow_mlflow.db import dialects, models
 from edgeflow_mlflow.domain import lineage
 
 # How many a device is told: a document has 64 KiB.
 MOST_TOLD = 100
+_BEGINNING = 0x65646765_7265636C  # any number that nobody else takes
+
+
+def settle(session: Session, *, begins: bool = False) -> None:
+    """Whoever gives models to devices calls this before asking what is held back, and keeps a recall from
+    beginning until that is committed; whoever begins one waits for all of those. So a device got its model
+    before, and is found by the recall, or asks after it, and gets none."""
+    dialects.lock(session, _BEGINNING, shared=not begins)
 
 
 def standing(session: Session) -> list[models.Recall]:

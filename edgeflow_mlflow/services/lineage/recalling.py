@@ -14,6 +14,7 @@ from edgeflow_mlflow.db import models
 from edgeflow_mlflow.domain import lineage, recalls
 from edgeflow_mlflow.domain.recalls import Remedy
 from edgeflow_mlflow.services import advance, audit, control, deploy, desired, revisions, strategy
+from edgeflow_mlflow.services.lineage import recalled
 from edgeflow_mlflow.services.lineage.edges import chunks
 from edgeflow_mlflow.services.lineage.recall_plan import Device, Plan, bundles_named
 from edgeflow_mlflow.services.state import State
@@ -25,6 +26,8 @@ def begin(state: State, found: Plan, *, why: str, actor: str) -> models.Recall:
         raise errors.InvalidError("say why: a recall is evidence")
     named = {item.id: item for item in found.datasets}
     with state.database.write() as session:
+        # No row of a target is touched here: whoever is waited for may hold those.
+        recalled.settle(session, begins=True)
         names = bundles_named(session, found.reach)
         recall = models.Recall(
             id=f"rc-{uuid.uuid4().hex[:10]}",
@@ -51,7 +54,6 @@ def begin(state: State, found: Plan, *, why: str, actor: str) -> models.Recall:
             created_by=actor,
         )
         session.add(recall)
-        session.add_all(_row(recall.id, item) for item in found.devices)
         audit.note(
             state,
             session,
@@ -61,6 +63,7 @@ def begin(state: State, found: Plan, *, why: str, actor: str) -> models.Recall:
             why=why,
             detail={"datasets": sorted(named), "targets": len(found.devices)},
         )
+    adopt(state, recall.id, found)
     return recall
 
 
@@ -88,7 +91,7 @@ def parts(found: Plan) -> list[Part]:
 
 
 def adopt(state: State, recall_id: str, found: Plan) -> None:
-    """Add devices and models that came to light since the recall began."""
+    """Add devices and models that the recall does not know yet."""
     with state.database.write() as session:
         recall = session.get_one(models.Recall, recall_id, with_for_update=True)
         names = bundles_named(session, found.reach)
