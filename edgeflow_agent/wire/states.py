@@ -3,8 +3,9 @@
     pending -> offered -> accepted -> downloading -> verifying -> loading -> trial -> deployed
 
 `pending` and `offered` belong to the server; from `accepted` on the device reports. Every report may
-be lost, so a later state may follow any earlier one; a backward step, or any step out of an end, is
-refused and goes to history only.
+be lost, so a later state may follow any earlier one; a backward step, or a step out of an end, is
+refused and goes to history only. One end may still become another: a device that gives up what it had
+deployed has `rolled_back`.
 """
 
 from __future__ import annotations
@@ -52,10 +53,11 @@ NEXT: dict[State, frozenset[State]] = {
     state: frozenset(PROGRESS[index + 1 :]) | TERMINAL for index, state in enumerate(PROGRESS)
 }
 NEXT.update({state: frozenset() for state in TERMINAL})
+NEXT[State.DEPLOYED] = frozenset({State.ROLLED_BACK})
 
 
 def is_terminal(state: State) -> bool:
-    """Whether nothing may follow."""
+    """Whether nobody waits for anything more."""
     return state in TERMINAL
 
 

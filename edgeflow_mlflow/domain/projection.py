@@ -37,7 +37,8 @@ def decide(current: State | None, report: documents.Report) -> Decision:
     if report.state not in states.DEVICE_STATES:
         return Decision.NOT_A_DEVICE_STATE
     if states.is_terminal(current):
-        return Decision.TOO_LATE
+        is_allowed = states.may_follow(current, report.state)
+        return Decision.APPLIED if is_allowed else Decision.TOO_LATE
     if report.state is State.REJECTED and report.reason == "expired":
         return Decision.WAITING
     if report.state is current:

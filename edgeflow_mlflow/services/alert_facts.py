@@ -131,7 +131,7 @@ def _is_in(
 
 
 def _installed(session: Session) -> dict[str, str]:
-    """The digest that a target's newest execution brought, where that has reported so."""
+    """The digest that a target's newest execution brought, where that came to serve, for however long."""
     return {
         row[0]: row[1]
         for row in session.execute(
@@ -145,7 +145,10 @@ def _installed(session: Session) -> dict[str, str]:
             )
             .join(models.Rollout, models.Rollout.id == models.Execution.rollout_id)
             .join(models.Bundle, models.Bundle.id == models.Rollout.bundle_id)
-            .where(models.Execution.action == "install", models.Execution.state == Step.DEPLOYED.value)
+            .where(
+                models.Execution.action == "install",
+                or_(models.Execution.state == Step.DEPLOYED.value, models.Execution.reason == "crash_loop"),
+            )
         )
     }
 

@@ -212,6 +212,23 @@ def test_failures_that_were_accepted_do_not_halt_again(ten: Fleet) -> None:
         control.resume(ten.state, "iris", actor="anna", why="")
 
 
+def test_who_gives_up_the_new_version_while_it_soaks_counts_as_failed(ten: Fleet) -> None:
+    ten.everywhere("1")
+    ten.deploy("2", waves=["2", "100%"], soak_s=600, on_failure="rollback")
+    (first, second), executions = sorted(ten.open()), ten.open()
+    ten.obey()
+    assert ten.tick(minutes=5).state == "running"
+    message = "the agent died 3 times within 10 minutes while this model served"
+    ten.report(first, executions[first], Step.ROLLED_BACK, reason="crash_loop", message=message)
+    ten.report(second, executions[second], Step.FAILED)  # that would be another story: too late
+    rollout = ten.tick(minutes=6)
+    assert ten.rollout(2).state == "failed"
+    assert rollout.reason == "rollout 2 failed: 1 of 2 failed, more than 20%"
+    with ten.state.database.read() as session:
+        states = {name: session.get_one(models.Execution, executions[name].id).state for name in executions}
+    assert states == {first: "rolled_back", second: "deployed"}
+
+
 def test_a_gate_brings_everybody_back_by_itself(ten: Fleet) -> None:
     ten.everywhere("1")
     ten.bad["2"] = set(ten.names)
