@@ -167,7 +167,7 @@ def test_a_page_that_waits_has_no_serious_violation(world: World, page: Page) ->
     page.route("**/api/v1/**", lambda route: None)
     for place in PLACES:
         page.goto(f"{world.server.address}/#/edgeflow/{place}")
-        expect(page.locator("edgeflow-app h1").first).to_be_visible()
+        expect(page.locator("edgeflow-app h1, edgeflow-app [aria-busy=true]").first).to_be_visible()
         assert not _violations(page), place
 
 
