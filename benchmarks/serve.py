@@ -1,6 +1,6 @@
 """The agent's server beside other servers of ONNX models, in one interleaved run.
 
-    python benchmarks/serve.py [--rounds 5] [--seconds 2] [--only edgeflow-agent,MLServer] [--report docs]
+    python benchmarks/serve.py [--rounds 5] [--seconds 4] [--only edgeflow-agent,MLServer] [--report docs]
 
 Every peer is installed into a venv of its own below `benchmarks/.peers` (some GB, once). Needs wrk. All
 servers run side by side and are asked one right after the other, round after round: a busy or slow moment of
@@ -85,7 +85,7 @@ def main() -> int:
     """Measure, show, and say whether the goals are kept."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=int, default=2)
+    parser.add_argument("--seconds", type=int, default=4)
     parser.add_argument("--only", default="")
     parser.add_argument("--report", type=Path, help="folder for the table and the picture")
     given = parser.parse_args()
