@@ -22,6 +22,7 @@ class Load:
     p50_ms: float
     p99_ms: float
     errors: int
+    requests: int = 0
 
 
 def program() -> str:
@@ -32,12 +33,15 @@ def program() -> str:
     return found
 
 
-def ask(url: str, body: Path, kind: str, *, connections: int, seconds: int) -> Load:
-    """POST the same body over so many connections that are kept, and take the answer in the same type."""
+def ask(url: str, body: Path, kind: str, *, connections: int, seconds: int, pause_ms: int = 0) -> Load:
+    """POST the same body over so many connections that are kept, and take the answer in the same type. Each
+    connection waits for `pause_ms` between an answer and its next request."""
     script = (
         f'wrk.method = "POST"\nlocal f = io.open("{body}", "rb")\nwrk.body = f:read("*a")\nf:close()\n'
         f'wrk.headers["Content-Type"] = "{kind}"\nwrk.headers["Accept"] = "{kind}"\n'
     )
+    if pause_ms:
+        script += f"function delay() return {pause_ms} end\n"
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as file:
         file.write(script)
         file.flush()
@@ -52,6 +56,7 @@ def ask(url: str, body: Path, kind: str, *, connections: int, seconds: int) -> L
         p50_ms=_milliseconds(_found(r"50%\s+([\d.]+)(us|ms|s|m)", text)),
         p99_ms=_milliseconds(_found(r"99%\s+([\d.]+)(us|ms|s|m)", text)),
         errors=errors,
+        requests=int(_found(r"(\d+) requests in", text)[0]),
     )
 
 
