@@ -130,6 +130,11 @@ def _is_in(
     return selectors.matches(parts, known) if parts else target_id in ids
 
 
+_GIVEN_UP: ColumnElement[bool] = and_(
+    models.Execution.state == Step.ROLLED_BACK.value, models.Execution.reason == "crash_loop"
+)
+
+
 def _installed(session: Session) -> dict[str, str]:
     """The digest that a target's newest execution brought, where that came to serve, for however long."""
     return {
@@ -147,7 +152,7 @@ def _installed(session: Session) -> dict[str, str]:
             .join(models.Bundle, models.Bundle.id == models.Rollout.bundle_id)
             .where(
                 models.Execution.action == "install",
-                or_(models.Execution.state == Step.DEPLOYED.value, models.Execution.reason == "crash_loop"),
+                or_(models.Execution.state == Step.DEPLOYED.value, _GIVEN_UP),
             )
         )
     }

@@ -461,6 +461,15 @@ def test_drift_wrong_versions_and_stopped_rollouts(here: State, clock: Clock) ->
         )  # fmt: skip
     alerting.evaluate(here)
     assert firing(here) == ["RolloutStopped", "TargetDrift robot-07", "WrongVersion robot-08"]
+    # One that gave the model up after its trial serves another for that; one that refused it never had it.
+    for end, others in (("rolled_back", ["WrongVersion robot-08"]), ("rejected", [])):
+        with here.database.write() as session:
+            ended = session.get_one(models.Execution, "e")
+            ended.state, ended.reason = end, "crash_loop"
+        clock.pass_by(minutes=10)
+        seen(here, "robot-07", "robot-08", generation=1)
+        alerting.evaluate(here)
+        assert [name for name in firing(here) if name.startswith("Wrong")] == others
     with here.database.read() as session:
         drift = session.scalars(select(models.Alert).where(models.Alert.rule == "TargetDrift")).one()
     assert drift.annotations["description"] == "width: the mean moved"
