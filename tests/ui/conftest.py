@@ -75,8 +75,14 @@ class World:
         self.server.stop()
 
 
+def turned(page: Page) -> None:
+    """Wait until the page before is gone: where only the fragment changes it is there for a moment yet."""
+    page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+
 def loaded(page: Page) -> None:
     """Wait until one of our pages shows what it asked for."""
+    turned(page)
     expect(page.locator("edgeflow-app h1").first).to_be_visible()
     expect(page.locator("edgeflow-app [aria-busy=true]")).to_have_count(0)
 

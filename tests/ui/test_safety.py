@@ -10,7 +10,7 @@ from playwright.sync_api import Page, expect
 
 from edgeflow_mlflow.api import records
 from tests.harness import request
-from tests.ui.conftest import World, loaded
+from tests.ui.conftest import World, loaded, turned
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -167,6 +167,7 @@ def test_a_page_that_waits_has_no_serious_violation(world: World, page: Page) ->
     page.route("**/api/v1/**", lambda route: None)
     for place in PLACES:
         page.goto(f"{world.server.address}/#/edgeflow/{place}")
+        turned(page)
         expect(page.locator("edgeflow-app h1, edgeflow-app [aria-busy=true]").first).to_be_visible()
         assert not _violations(page), place
 
