@@ -20,15 +20,23 @@ Exit codes: 0 it went well, 1 it did not, 2 the command was typed wrongly; other
 """
 
 
-def pages(command: click.Command, words: str) -> Iterator[str]:
-    """A command and all below it."""
-    context = click.Context(command, info_name=words, max_content_width=100, terminal_width=100)
+def pages(command: click.Command, name: str, above: click.Context | None = None) -> Iterator[str]:
+    """A command and all below it, with the settings that a command has from those above it."""
+    context = click.Context(
+        command,
+        info_name=name,
+        parent=above,
+        max_content_width=100,
+        terminal_width=100,
+        **command.context_settings,
+    )
+    words = context.command_path
     level = "##" if words.count(" ") <= 1 else "###"
-    if words != "edgeflow":
+    if above is not None:
         yield f"{level} `{words}`\n\n```\n{command.get_help(context)}\n```\n"
     if isinstance(command, click.Group):
-        for name in sorted(command.commands):
-            yield from pages(command.commands[name], f"{words} {name}")
+        for below in sorted(command.commands):
+            yield from pages(command.commands[below], below, context)
 
 
 def text() -> str:
