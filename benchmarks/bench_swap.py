@@ -2,16 +2,18 @@
 
     python benchmarks/bench_swap.py [--requests 20000] [--swaps 10]
 
-Phases without and with swaps alternate in one run. Needs wrk. Goals: 0 failed of at least 20,000, a p99 while
-versions are swapped under 3 times the p99 without (median of the pairs), and with `--swaps 100` memory back
-within 10 %.
+Phases without and with swaps alternate in one run. Needs wrk. The server stands for another machine: it gets
+the processor last. Goals: 0 failed of at least 20,000, a p99 while versions are swapped under 3 times the p99
+without (median of the pairs), and with `--swaps 100` memory back within 10 %.
 """
 
 from __future__ import annotations
 
 import argparse
 import concurrent.futures
+import contextlib
 import json
+import os
 import statistics
 import sys
 import tempfile
@@ -21,7 +23,7 @@ import fleet as parts
 import psutil
 
 from benchmarks.serving import load
-from tests.harness import Agent
+from tests.harness import Agent, Server
 
 GOAL_RATIO = 3.0
 GOAL_MEMORY = 1.1
@@ -34,6 +36,17 @@ _PHASE_S = 5
 def _resident(agent: Agent) -> int:
     assert agent.process.popen is not None
     return int(psutil.Process(agent.process.popen.pid).memory_info().rss)
+
+
+def _comes_last(server: Server) -> None:
+    """Leave the processor to others. Linux weighs sessions first, and priorities only within one."""
+    assert server.process.popen is not None
+    first = psutil.Process(server.process.popen.pid)
+    for process in (first, *first.children(recursive=True)):
+        for thread in process.threads():
+            os.setpriority(os.PRIO_PROCESS, thread.id, 19)
+    with contextlib.suppress(FileNotFoundError):  # no such groups here
+        Path(f"/proc/{first.pid}/autogroup").write_text("19", encoding="ascii")
 
 
 def main() -> None:
@@ -63,6 +76,7 @@ def main() -> None:
                 pause_ms=_PAUSE_MS,
             )
 
+        _comes_last(server)
         parts.move(server, 2)  # both models were there once: what is left of them is no growth
         parts.move(server, 1)
         before = _resident(agent)

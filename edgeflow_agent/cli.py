@@ -99,6 +99,9 @@ _LOG_LEVEL = click.option("--log-level", help="debug, info, warning or error.")
 @click.version_option(version.VERSION, prog_name="edgeflow-agent")
 def main() -> None:
     """Serve ONNX models on this device, alone or managed by an Edgeflow server."""
+    # NumPy's linear algebra else begins with a thread for every processor, here and in each trial load, and
+    # these spin for a while: nothing needs them, and the model that serves meanwhile needs the processors.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 @main.command()
