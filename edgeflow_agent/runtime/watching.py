@@ -81,13 +81,13 @@ def _conclude(verdict: trial.Verdict, wanted: Trial, seen: trial.Seen) -> str:
     if verdict is trial.Verdict.ERRORS:
         raise errors.ModelError(
             f"{seen.errors} of {seen.requests} requests on trial failed; "
-            f"at most {wanted.max_error_rate:.0%} may",
+            f"at most {wanted.max_error_rate * 100:g}% may",
             reason="trial_errors",
         )
     if verdict is trial.Verdict.NON_FINITE:
         raise errors.ModelError(
             f"{seen.non_finite} of {seen.requests} answers on trial held a NaN or an infinity; "
-            f"at most {wanted.max_error_rate:.0%} may",
+            f"at most {wanted.max_error_rate * 100:g}% may",
             reason="trial_non_finite",
         )
     if verdict is trial.Verdict.LATENCY:

@@ -211,7 +211,7 @@ def _error_rate(wanted: alert_kinds.Parameters, scope: _Scope) -> Iterator[Findi
     assert isinstance(wanted, alert_kinds.ErrorRateParameters)
     for load in _summed(scope.loads(wanted.minutes), wanted.per).values():
         if load.requests >= wanted.min_requests and load.failed / load.requests > wanted.above:
-            words = {"value": f"{load.failed / load.requests:.1%}", "limit": f"{wanted.above:.1%}"}
+            words = {"value": f"{load.failed / load.requests:.1%}", "limit": f"{wanted.above * 100:g}%"}
             yield _of_load(scope, load, {**words, "minutes": str(wanted.minutes)})
 
 
@@ -276,7 +276,7 @@ def _fleet_offline(wanted: alert_kinds.Parameters, scope: _Scope) -> Iterator[Fi
     for fleet, online in sorted(fleets.items()):
         share = online.count(False) / len(online)
         if len(online) >= wanted.min_targets and share >= wanted.share:
-            words = {"value": f"{share:.0%}", "limit": f"{wanted.share:.0%}"}
+            words = {"value": f"{share:.0%}", "limit": f"{wanted.share * 100:g}%"}
             words |= {"offline": str(online.count(False)), "targets": str(len(online))}
             yield Finding(labels={"fleet": fleet}, words=words)
 
@@ -308,7 +308,7 @@ def _queue_full(wanted: alert_kinds.Parameters, scope: _Scope) -> Iterator[Findi
     assert isinstance(wanted, alert_kinds.QueueParameters)
     for load in _summed(scope.loads(wanted.minutes), "target").values():
         if load.requests >= wanted.min_requests and load.rejected / load.requests > wanted.above:
-            words = {"value": f"{load.rejected / load.requests:.1%}", "limit": f"{wanted.above:.1%}"}
+            words = {"value": f"{load.rejected / load.requests:.1%}", "limit": f"{wanted.above * 100:g}%"}
             yield _of_load(scope, load, {**words, "minutes": str(wanted.minutes)})
 
 
@@ -328,7 +328,7 @@ def _disk_low(wanted: alert_kinds.Parameters, scope: _Scope) -> Iterator[Finding
         if is_low:
             words = {
                 "value": "?" if ratio is None else f"{ratio:.1%}",
-                "limit": f"{wanted.below_ratio:.1%}",
+                "limit": f"{wanted.below_ratio * 100:g}%",
                 "free_mb": "?" if free is None else f"{free / 2**20:.0f}",
             }
             yield scope.of_target(item, words)

@@ -85,7 +85,7 @@ def failure_rate(limits: Limits, facts: Facts) -> Reading:
     rate = facts.failed / facts.executed
     text = f"{facts.failed} of {facts.executed} failed"
     if rate > limit and (facts.executed >= minimum or facts.is_over):
-        return reading(Verdict.FAIL, f"{text}, more than {limit:.0%}", rate)
+        return reading(Verdict.FAIL, f"{text}, more than {limit * 100:g}%", rate)
     if facts.executed < minimum and not facts.is_over:
         return reading(Verdict.WAIT, f"{text}; {minimum} ends are needed for a verdict", rate)
     return reading(Verdict.OK, text, rate)
@@ -105,8 +105,10 @@ def error_rate(limits: Limits, facts: Facts) -> Reading | None:
         return Reading(gate=name, verdict=verdict, value=None, limit=limit, text=text)
     rate = facts.trial_errors / facts.trial_requests
     text = f"{facts.trial_errors} of {facts.trial_requests} requests failed on trial"
-    verdict = Verdict.FAIL if rate > limit else Verdict.OK
-    return Reading(gate=name, verdict=verdict, value=rate, limit=limit, text=text)
+    if rate > limit:
+        text = f"{text}, more than {limit * 100:g}%"
+        return Reading(gate=name, verdict=Verdict.FAIL, value=rate, limit=limit, text=text)
+    return Reading(gate=name, verdict=Verdict.OK, value=rate, limit=limit, text=text)
 
 
 def latency(limits: Limits, facts: Facts) -> Reading | None:
@@ -118,9 +120,11 @@ def latency(limits: Limits, facts: Facts) -> Reading | None:
     if ratio is None:
         text = "no trial of this wave could compare with a version before"
         return Reading(gate="latency", verdict=Verdict.OK, value=None, limit=limit, text=text)
-    verdict = Verdict.FAIL if ratio > limit else Verdict.OK
     text = f"a run takes {ratio:.2f} times as long as with the version before"
-    return Reading(gate="latency", verdict=verdict, value=ratio, limit=limit, text=text)
+    if ratio > limit:
+        text = f"{text}, more than {limit:g}"
+        return Reading(gate="latency", verdict=Verdict.FAIL, value=ratio, limit=limit, text=text)
+    return Reading(gate="latency", verdict=Verdict.OK, value=ratio, limit=limit, text=text)
 
 
 def drift(limits: Limits, facts: Facts) -> Reading | None:
@@ -145,7 +149,7 @@ def drift(limits: Limits, facts: Facts) -> Reading | None:
     if facts.judged < minimum and not facts.is_judged:
         return reading(Verdict.WAIT, f"{text}; {minimum} verdicts are needed", rate)
     if rate > limit:
-        return reading(Verdict.FAIL, f"{text}, more than {limit:.0%}", rate)
+        return reading(Verdict.FAIL, f"{text}, more than {limit * 100:g}%", rate)
     return reading(Verdict.OK, text, rate)
 
 

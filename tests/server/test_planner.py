@@ -54,6 +54,27 @@ def test_failures_count_over_what_came_to_an_end(facts: Facts, verdict: Verdict)
     assert reading.text
 
 
+def test_a_gate_that_fails_says_its_limit_as_it_was_given() -> None:
+    limits = Limits(max_failure_rate=0.025, max_error_rate=0.005, max_latency_ratio=1.5, max_drift_rate=0.07)
+    facts = Facts(
+        targets=9,
+        executed=9,
+        failed=1,
+        trial_requests=100,
+        trial_errors=1,
+        latency_ratio=2.0,
+        watched=9,
+        judged=9,
+        drifted=9,
+    )
+    assert [reading.text for reading in gates.read(limits, facts)] == [
+        "1 of 9 failed, more than 2.5%",
+        "1 of 100 requests failed on trial, more than 0.5%",
+        "a run takes 2.00 times as long as with the version before, more than 1.5",
+        "9 of 9 judged devices have drifted, more than 7%",
+    ]
+
+
 @pytest.mark.parametrize(
     ("limits", "facts", "verdicts"),
     [

@@ -525,7 +525,7 @@ def test_trials_are_compared_with_the_version_before(ten: Fleet) -> None:
         ten.report(name, execution, Step.DEPLOYED, trial=figures)
     rollout = ten.tick()
     assert rollout.state == "paused"
-    assert rollout.why == "a run takes 2.00 times as long as with the version before"
+    assert rollout.why == "a run takes 2.00 times as long as with the version before, more than 1.5"
 
 
 def test_who_approves_goes_on_without_evidence(ten: Fleet) -> None:
