@@ -258,6 +258,19 @@ class Disk:
         return bytes(len(new)) if content == "zeros" else old
 
 
+def walk(recorder: Recorder, *, without: str = "") -> Iterator[tuple[int, Operation, Iterable[Tree]]]:
+    """Each operation with its number and with what a power cut just before it may leave; `without` takes out
+    the syncs of that site. Until something becomes certain or is promised, what may be left only grows:
+    looking just before that is enough, and the other operations come with nothing."""
+    disk, chance = Disk(recorder), random.Random(0)
+    operations: list[Operation] = [*recorder.operations, Mark("end")]
+    for number, operation in enumerate(operations):
+        if isinstance(operation, Sync) and operation.site == without != "":
+            continue
+        yield number, operation, disk.states(chance) if isinstance(operation, Sync | Mark) else ()
+        disk.apply(number, operation)
+
+
 def build(tree: Tree, place: Path) -> None:
     """Lay a state out as files. Files of one content that were one file may become two: nothing writes to
     one that is shared."""

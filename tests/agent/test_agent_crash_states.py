@@ -4,7 +4,6 @@ and what was promised holds. And every fsync of the store is needed for that."""
 from __future__ import annotations
 
 import logging
-import random
 import re
 import shutil
 import types
@@ -35,7 +34,7 @@ from edgeflow_agent.wire import documents
 from edgeflow_agent.wire.documents import Action, DesiredDeployment, Trial
 from edgeflow_agent.wire.states import State
 from tests.agent.conftest import enrol, linear, request, settings, wait_for
-from tests.agent.power_cuts import Disk, Mark, Operation, Recorder, Sync, Tree, build
+from tests.agent.power_cuts import Mark, Recorder, Sync, Tree, build, walk
 from tests.agent.test_agent_crash import kill_in_the_past
 
 # What serves once a generation is settled (0: before the first).
@@ -222,23 +221,14 @@ class Judge:
 
     def violations(self, without: str = "") -> Iterator[str]:
         """For every point of the recording; `without` takes out the syncs of that site."""
-        disk = Disk(self._life.recorder)
-        chance = random.Random(0)
         promised = Promised()
-        operations: list[Operation] = [*self._life.operations, Mark("end")]
-        for number, operation in enumerate(operations):
-            if isinstance(operation, Sync) and operation.site == without != "":
-                continue
-            # Until something becomes certain or is promised, what may be left only grows: looking
-            # just before that is enough.
-            if isinstance(operation, Sync | Mark):
-                for tree in disk.states(chance):
-                    state = (tree, promised)
-                    if state not in self._known:
-                        self._known[state] = self._judge(tree, promised)
-                    if self._known[state]:
-                        yield f"before operation {number} ({operation}): {self._known[state]}"
-            disk.apply(number, operation)
+        for number, operation, trees in walk(self._life.recorder, without=without):
+            for tree in trees:
+                state = (tree, promised)
+                if state not in self._known:
+                    self._known[state] = self._judge(tree, promised)
+                if self._known[state]:
+                    yield f"before operation {number} ({operation}): {self._known[state]}"
             if isinstance(operation, Mark):
                 promised = promised.after(operation)
 

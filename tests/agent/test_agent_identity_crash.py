@@ -3,7 +3,6 @@ was promised, and no token that is used up without one."""
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from edgeflow_agent.store.identity import CurrentIdentity, Identity, IdentityFil
 from edgeflow_agent.testing import FakeServer
 from edgeflow_agent.wire.documents import EnrolRequest
 from tests.agent.conftest import enrol
-from tests.agent.power_cuts import Disk, Mark, Operation, Recorder, Sync, Tree, build
+from tests.agent.power_cuts import Mark, Recorder, Sync, Tree, build, walk
 
 
 class Recorded:
@@ -63,27 +62,18 @@ class Recorded:
 
     def violations(self, place: Path, without: str = "") -> Iterator[str]:
         """For every point of the recording; `without` takes out the syncs of that site."""
-        disk, chance, known = Disk(self.recorder), random.Random(0), set()
         asked = finished = False
-        kept = number_of_states = 0
-        operations: list[Operation] = [*self.recorder.operations, Mark("end")]
-        for number, operation in enumerate(operations):
-            if isinstance(operation, Sync) and operation.site == without != "":
-                continue
-            if isinstance(operation, Sync | Mark):
-                for tree in disk.states(chance):
-                    state = (tree, asked, finished, kept)
-                    if state not in known:
-                        known.add(state)
-                        number_of_states += 1
-                        problem = self._judge(tree, place / str(number_of_states), *state[1:])
-                        if problem:
-                            yield f"before operation {number} ({operation}): {problem}"
-            disk.apply(number, operation)
+        kept = number_of_trees = 0
+        for number, operation, trees in walk(self.recorder, without=without):
+            for tree in trees:
+                number_of_trees += 1
+                problem = self._judge(tree, place / str(number_of_trees), asked, finished, kept)
+                if problem:
+                    yield f"before operation {number} ({operation}): {problem}"
             if isinstance(operation, Mark):
                 asked, finished = asked or operation.what == "asked", finished or operation.what == "finished"
                 kept = operation.value if operation.what == "written" else kept
-        assert number_of_states > 20
+        assert number_of_trees > 50
 
     def _judge(self, tree: Tree, place: Path, asked: bool, finished: bool, kept: int) -> str:
         build(tree, place)
