@@ -76,6 +76,24 @@ def test_serve_needs_nothing_and_prints_a_curl_that_works(tmp_path: Path) -> Non
     assert list(home.rglob("*")) == []
 
 
+def test_linear_algebra_is_told_to_take_one_thread_before_it_is_loaded() -> None:
+    """Its threads are made, and spin, while NumPy is loaded: saying so later is too late."""
+    code = (
+        "import os, sys\n"
+        "from click.testing import CliRunner\n"
+        "from edgeflow_agent import cli\n"
+        "assert 'numpy' not in sys.modules\n"
+        "CliRunner().invoke(cli.main, ['status', '--state-dir', 'nowhere'])\n"
+        "print(os.environ['OPENBLAS_NUM_THREADS'])\n"
+    )
+    clean = {key: value for key, value in os.environ.items() if key != "OPENBLAS_NUM_THREADS"}
+    for given, expected in (({}, "1"), ({"OPENBLAS_NUM_THREADS": "2"}, "2")):
+        done = subprocess.run(
+            [sys.executable, "-c", code], check=True, env=clean | given, capture_output=True, text=True
+        )
+        assert done.stdout.strip() == expected
+
+
 def test_telemetry_is_off_before_the_import_whatever_the_environment_says() -> None:
     code = (
         "import os\n"
